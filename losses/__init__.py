@@ -1,0 +1,1 @@
+"""Cross-entropies and their reductions: pure functions of arrays, in nats."""

@@ -1,0 +1,1 @@
+"""Networks behind a functional door: a builder gives `(apply, params)`."""
