@@ -6,3 +6,25 @@ class UsageError(ValueError):
 
     Commands print it and exit with code 2, without a traceback; every other exception is a fault of ours and keeps its own.
     """
+
+
+def require(name: str, value: object, condition: bool, allowed: str) -> None:
+    """Refuse a value that does not fit.
+
+    Args:
+      name: what was given, as the user wrote it (`--epochs`).
+      value: its value.
+      condition: whether it is good.
+      allowed: what is, in words.
+
+    Raises:
+      UsageError: if `condition` is false.
+
+    Example:
+      >>> require("--epochs", 3, True, "1 or more")
+      >>> require("--epochs", 0, False, "1 or more")
+      Traceback (most recent call last):
+      xent.train.errors.UsageError: --epochs 0: must be 1 or more
+    """
+    if not condition:
+        raise UsageError(f"{name} {value}: must be {allowed}")
