@@ -40,7 +40,7 @@ class Diverged(ArithmeticError):
     """Too many steps in a row had gradients that are not finite."""
 
 
-def make_call(step: Step, source: Source, patience: int, single: bool = False) -> Call:
+def make_call(step: Step, source: Source, patience: int, single: bool = False) -> jax.stages.Wrapped:
     """Make the jitted `call(state, feed, count) -> (state, metrics, skips)`: up to `count` steps in one program.
 
     The number of steps is an argument, not part of the program, so that the short call at the end of an epoch costs

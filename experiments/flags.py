@@ -1,0 +1,119 @@
+"""Flags: a frozen dataclass becomes a command line, and a command line or a config.json becomes the dataclass again."""
+
+import contextlib
+import dataclasses
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tyro
+
+from xent.train.errors import UsageError, require
+
+Config = TypeVar("Config")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Where and how often to run; the same for every experiment."""
+
+    seed: int = 0
+    """Seed of weights, order and noise. The split of the data does not depend on it."""
+    seeds: int = 1
+    """Repeat with this many seeds, seed, seed + 1, ..., and report mean and spread."""
+    out: Path | None = None
+    """Folder to write, which must not exist yet; by default the next free one under runs/."""
+    platform: Literal["cpu", "gpu", "tpu"] | None = None
+    """Where to compute; by default the best that JAX finds."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What the model computes in; parameters, losses and metrics stay float32."""
+    matmul_precision: Literal["default", "high", "highest"] = "default"
+    """Precision of float32 products on chips that have faster, rougher ones (TF32 on NVIDIA, bfloat16 on TPU)."""
+    data_dir: Path | None = None
+    """Where TFDS keeps prepared datasets; by default its own choice, $TFDS_DATA_DIR or tensorflow_datasets at home."""
+
+    def __post_init__(self) -> None:
+        """Check every range."""
+        require("--seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
+        require("--seeds", self.seeds, self.seeds >= 1, "1 or more")
+
+
+def parse(cls: type[Config], arguments: Sequence[str], *, prog: str, about: str | None = None, default: Config | None = None) -> Config:
+    """Turn a command line into a config.
+
+    Args:
+      cls: a frozen dataclass; nested ones contribute their flags without a prefix.
+      arguments: the command line, without the command.
+      prog: what usage calls the command.
+      about: text for --help, by default the docstring of `cls`.
+      default: where values come from that are not on the command line, by default `cls()`.
+
+    Raises:
+      UsageError: for an unknown flag (with the nearest), a value of the wrong type or out of range, in one line.
+      SystemExit: with code 0, after --help.
+    """
+    said, width = io.StringIO(), _HELP_WIDTH if {"-h", "--help"} & set(arguments) else _ONE_LINE
+    try:
+        with contextlib.redirect_stderr(said), _columns(width):
+            return tyro.cli(
+                cls,
+                args=list(arguments),
+                prog=prog,
+                description=about,
+                default=default,
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UsageError(_one_line(said.getvalue(), prog)) from None
+
+
+_HELP_WIDTH = 110
+_ONE_LINE = 10_000  # tyro frames its messages in a box as wide as the terminal: wide enough, each is one line
+
+
+@contextlib.contextmanager
+def _columns(width: int) -> Iterator[None]:
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(width)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
+
+
+def _one_line(box: str, prog: str) -> str:
+    """The message inside tyro's box, and the nearest flag if it offers one."""
+    parts: list[list[str]] = [[]]
+    for text in (row.strip("│ ").strip() for row in box.splitlines() if row.startswith("│")):
+        parts[-1].append(text) if not text.startswith("──") else parts.append([])
+    message = " ".join(parts[0]).partition("  Got errors")[0].rstrip(".")
+    if message.startswith("Error parsing "):  # "Error parsing GROUP: message": the message names its flag
+        message = message.removeprefix("Error parsing ")
+        group, _, rest = message.partition(": ")
+        message = rest if not group.startswith("-") else message
+    for part in parts[1:]:
+        if part and part[0].startswith("Perhaps you meant"):
+            message += f" (did you mean {part[1].split()[0].rstrip(',')}?)"
+    return f"{message}; {prog} --help lists the flags"
+
+
+def to_arguments(config: Any) -> list[str]:
+    """Turn a config, or what JSON made of it, into the command line that gives it again."""
+    values = config if isinstance(config, Mapping) else dataclasses.asdict(config)
+    arguments: list[str] = []
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, Mapping):
+            arguments += to_arguments(value)
+        elif isinstance(value, bool):
+            arguments.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            arguments.append(f"--{flag}={value}")
+    return arguments

@@ -1,0 +1,53 @@
+"""What a person sees while a run trains: a live bar in a terminal, plain lines in a log."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from xent.train.loop import Record
+
+PLAIN_SECONDS = 5.0  # a log gets a line this often, and one at the end
+
+
+@contextmanager
+def progress(console: Console, steps: int, start: int = 0) -> Iterator[Callable[[Record], None]]:
+    """Show a run's progress; yields a function to call with each record.
+
+    Args:
+      console: where to; whether it is a terminal decides between the bar and the lines.
+      steps: steps of the whole run.
+      start: steps that were done before, in a run that is resumed.
+    """
+    began = time.perf_counter()
+
+    def rate(record: Record) -> float:
+        return (record.step - start) / max(time.perf_counter() - began, 1e-9)
+
+    if console.is_terminal:
+        columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn(compact=True))
+        with Progress(*columns, console=console, transient=False) as bar:
+            task = bar.add_task("", total=steps, completed=start)
+            yield lambda record: bar.update(task, completed=record.step, description=_line(record, steps, rate(record)))
+        return
+
+    shown = [-PLAIN_SECONDS]
+
+    def show(record: Record) -> None:
+        now = time.perf_counter() - began
+        if now - shown[0] >= PLAIN_SECONDS or record.step == steps:
+            shown[0] = now
+            left = (steps - record.step) / rate(record)
+            console.print(f"{_line(record, steps, rate(record))}, {left:.0f} s left", highlight=False)
+
+    yield show
+
+
+def _line(record: Record, steps: int, rate: float) -> str:
+    parts = [f"epoch {record.epoch:.1f}", f"step {record.step}/{steps}"]
+    parts += [f"{name} {value:.4f}" for name, value in sorted(record.metrics.items(), reverse=True)]
+    if record.skipped:
+        parts.append(f"{record.skipped} steps skipped")
+    return ", ".join([*parts, f"{rate:.0f} steps/s"])
