@@ -43,7 +43,9 @@ def _dispatch(name: str, rest: list[str]) -> None:
         raise UsageError(f"no command {name!r}: {hint}")
     missing = [package for package in _NEEDED if importlib.util.find_spec(package) is None]
     if missing and name != "list":
-        raise UsageError(f"{missing[0]} is not installed: pip install 'xent[experiments]' brings all that this command needs")
+        raise UsageError(
+            f"{missing[0]} is not installed: pip install 'xent[experiments]' brings all that this command needs"
+        )
     importlib.import_module(modules[name]).main(rest)
 
 

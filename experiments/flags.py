@@ -40,7 +40,9 @@ class RunConfig:
         require("--seeds", self.seeds, self.seeds >= 1, "1 or more")
 
 
-def parse(cls: type[Config], arguments: Sequence[str], *, prog: str, about: str | None = None, default: Config | None = None) -> Config:
+def parse(
+    cls: type[Config], arguments: Sequence[str], *, prog: str, about: str | None = None, default: Config | None = None
+) -> Config:
     """Turn a command line into a config.
 
     Args:

@@ -27,15 +27,24 @@ def create(out: Path | None, experiment: str) -> Path:
     return _make(folder)
 
 
+def refuse_existing(out: Path | None) -> None:
+    """Refuse a folder that exists, before any work is done for it.
+
+    Raises:
+      UsageError: if it does.
+    """
+    if out is not None and out.exists():
+        raise UsageError(f"--out {out} exists: name a new folder, or continue that run with xent resume {out}")
+
+
 def _make(folder: Path) -> Path:
+    refuse_existing(folder)
     try:
         folder.mkdir(parents=True)
-    except FileExistsError:
-        raise UsageError(
-            f"--out {folder} exists: name a new folder, or continue that run with xent resume {folder}"
-        ) from None
     except OSError as error:
-        raise UsageError(f"--out {folder} cannot be made ({error.strerror}): name a folder that can be written") from None
+        raise UsageError(
+            f"--out {folder} cannot be made ({error.strerror}): name a folder that can be written"
+        ) from None
     return folder
 
 
@@ -72,7 +81,17 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
 
 def versions() -> dict[str, str]:
     """Return the installed version of each package that a result depends on."""
-    names = ("xent", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets", "orbax-checkpoint", "scikit-learn")
+    names = (
+        "xent",
+        "jax",
+        "jaxlib",
+        "flax",
+        "optax",
+        "numpy",
+        "tensorflow-datasets",
+        "orbax-checkpoint",
+        "scikit-learn",
+    )
     found = {}
     for name in names:
         try:

@@ -24,6 +24,9 @@ COMMANDS = {
     "list": ("xent.experiments.listing", "the experiments, one line each, with the number to expect"),
     "doctor": ("xent.experiments.doctor", "versions, backend, devices, memory, dataset cache"),
     "resume": ("xent.experiments.resume", "continue a run that was stopped: xent resume runs/digits-1"),
-    "rerun": ("xent.experiments.rerun", "repeat a run in a new folder, with other flags: xent rerun runs/digits-1 --epochs 3"),
+    "rerun": (
+        "xent.experiments.rerun",
+        "repeat a run in a new folder, with other flags: xent rerun runs/digits-1 --epochs 3",
+    ),
     "bench": ("xent.experiments.bench", "measure on this machine: xent bench train"),
 }

@@ -10,15 +10,26 @@ import importlib.util
 import io
 import logging
 import os
+import queue
 import re
+import socket
 import tempfile
+import threading
+import time
+import urllib.parse
+import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from xent.train.errors import UsageError
-from xent.train.network import unreachable
+
+if TYPE_CHECKING:
+    from tensorflow_datasets.core import DatasetBuilder
+
+PATIENCE = 3.0
+"""Seconds that the hosts of a dataset together get to answer."""
 
 
 def prepared(
@@ -27,7 +38,7 @@ def prepared(
     data_dir: str | os.PathLike[str] | None = None,
     builtin: Sequence[str] = (),
     report: Callable[[str], None] | None = None,
-) -> Any:
+) -> "DatasetBuilder":
     """Opens a TFDS dataset, preparing it in `array_record` format if it is not there yet.
 
     Args:
@@ -66,10 +77,13 @@ def quiet() -> Iterator[None]:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # read once, when TensorFlow is imported
     logging.disable(logging.CRITICAL)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                yield
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(disabled)
         root.handlers[:] = handlers  # absl adds one that would keep writing to the stream we drop
@@ -77,7 +91,7 @@ def quiet() -> Iterator[None]:
             os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
 
 
-def _open(name: str, root: str, builtin: Sequence[str]) -> Any:
+def _open(name: str, root: str, builtin: Sequence[str]) -> "DatasetBuilder":
     """The builder, prepared or not; the cause of a failure is found out afterwards."""
     with quiet():
         import tensorflow_datasets as tfds
@@ -121,7 +135,7 @@ def _explain(name: str, root: str, builtin: Sequence[str], error: Exception) -> 
 
 
 def _prepare(
-    name: str, builder: Any, root: str, builtin: Sequence[str], report: Callable[[str], None] | None
+    name: str, builder: "DatasetBuilder", root: str, builtin: Sequence[str], report: Callable[[str], None] | None
 ) -> None:
     """Writes the dataset. TFDS writes beside and renames, so of two processes one wins and both may read."""
     import tensorflow_datasets as tfds
@@ -131,18 +145,16 @@ def _prepare(
     if type(builder).__module__.startswith("tensorflow_datasets."):
         if not _has_tensorflow():
             raise _needs_tensorflow(name, builtin)
-        if hosts := unreachable(_addresses(builder, manual)):
+        if hosts := _unreachable(_addresses(builder, manual)):
             raise UsageError(
-                f"dataset {name!r} is not prepared and {', '.join(hosts)} cannot be reached: connect, or put its files "
-                f"under their original names in {manual}{_offer(builtin, ', or ')}"
+                f"dataset {name!r} is not prepared and {', '.join(hosts[:3])} cannot be reached: connect, or put its "
+                f"files under their original names in {manual}{_offer(builtin, ', or ')}"
             )
     if report:
         report(f"preparing {name} in {builder.data_dir}")
-    config = tfds.download.DownloadConfig(
-        try_download_gcs=False, manual_dir=manual if manual.is_dir() or builder.MANUAL_DOWNLOAD_INSTRUCTIONS else None
-    )
     try:
         with quiet():
+            config = tfds.download.DownloadConfig(try_download_gcs=False, manual_dir=manual)
             builder.download_and_prepare(download_config=config)
     except Exception as error:
         if os.path.exists(builder.data_dir):
@@ -164,13 +176,46 @@ def _check_writable(name: str, root: str) -> None:
         ) from error
 
 
-def _addresses(builder: Any, manual: Path) -> list[str]:
+def _addresses(builder: "DatasetBuilder", manual: Path) -> list[str]:
     """The addresses that are still needed; one set as the builder's `URL` stands for those TFDS has on record."""
     recorded = builder.url_infos or {}
     mirror = getattr(type(builder), "URL", None)
     if isinstance(mirror, str) and not any(url.startswith(mirror) for url in recorded):
         return [mirror]
     return [url for url, info in recorded.items() if not (info.filename and (manual / info.filename).exists())]
+
+
+def _unreachable(urls: Sequence[str]) -> list[str]:
+    """The hosts to blame: none if one of them accepts a connection in time, or if there is none to ask.
+
+    Threads, because a name that does not resolve cannot be given a time limit. Behind a proxy the proxy is asked.
+    """
+    proxies = urllib.request.getproxies()
+    doors: dict[str, tuple[str, int]] = {}
+    for url in urls:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            return []  # nothing we can judge
+        proxy = None if urllib.request.proxy_bypass(parts.hostname) else proxies.get(parts.scheme)
+        door = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}") if proxy else parts
+        doors[parts.hostname] = (door.hostname or "", door.port or (443 if door.scheme == "https" else 80))
+    answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    for host, port in set(doors.values()):
+        threading.Thread(target=lambda host=host, port=port: answers.put(_knock(host, port)), daemon=True).start()
+    deadline = time.monotonic() + PATIENCE
+    with contextlib.suppress(queue.Empty):
+        for _ in set(doors.values()):
+            if answers.get(timeout=max(0.0, deadline - time.monotonic())):
+                return []
+    return list(doors)
+
+
+def _knock(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=PATIENCE).close()
+    except OSError:
+        return False
+    return True
 
 
 def _has_tensorflow() -> bool:
@@ -192,6 +237,6 @@ def _offer(builtin: Sequence[str], lead: str) -> str:
 
 
 def _short(error: Exception) -> str:
-    """The kind and first line of an error, which from TFDS may be pages long."""
-    lines = str(error).strip().splitlines()
+    """The kind and first line of an error, which from TFDS may be pages long and open with what we know."""
+    lines = re.sub(r'^Failed to construct dataset "\w*", builder_kwargs "{.*?}": ', "", str(error)).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -12,7 +12,7 @@ from rich.console import Console
 from xent.train.interrupt import Interrupted, interrupts
 from xent.train.journal import open_journal
 from xent.train.loop import Call, Record, fit
-from xent.train.metrics import Metrics
+from xent.train.metrics import Metrics, divide
 from xent.train.progress import progress
 from xent.train.source import Source
 from xent.train.step import TrainState
@@ -20,10 +20,17 @@ from xent.train.step import TrainState
 SAVE_SECONDS = 60.0
 
 
-def compile_call(call: jax.stages.Wrapped, state: TrainState, source: Source, console: Console) -> Call:
-    """Compile a jitted call for this state and source ahead of the first step, and say how long it took."""
+def compile_call(
+    call: jax.stages.Wrapped,
+    state: TrainState,
+    source: Source,
+    evaluate: Callable[[Any], Metrics],
+    console: Console,
+) -> Call:
+    """Compile a jitted call and the evaluation ahead of the first step, and say how long it took."""
     began = time.perf_counter()
     compiled = call.lower(state, source.feed(0), np.int32(1)).compile()
+    divide(evaluate(state.params))
     console.print(f"[bold]compile  [/]{time.perf_counter() - began:.1f} s", highlight=False)
     return compiled
 
@@ -90,6 +97,8 @@ def train(
                 journal(record)
                 show(record)
 
+            if start == 0:  # where the curve begins: log(classes) for a network that knows nothing
+                record(Record(0, 0.0, {}, divide(evaluate(state.params)), 0))
             return fit(
                 call,
                 state,

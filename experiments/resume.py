@@ -1,0 +1,35 @@
+"""`xent resume RUN`: continue a run that was stopped, from its newest checkpoint, to the very end it would have had."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from xent.experiments.flags import to_arguments
+from xent.experiments.folder import read_config
+from xent.experiments.table import EXPERIMENTS
+from xent.train.errors import UsageError
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Continue the run whose folder is given."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        raise UsageError("xent resume takes one thing, the folder of a run: xent resume runs/digits-1")
+    folder = Path(arguments[0])
+    experiment, flags = load(folder)
+    if (folder / "results.csv").exists():
+        raise UsageError(f"{folder} is finished: read {folder / 'results.csv'}, or repeat it with xent rerun {folder}")
+    importlib.import_module(EXPERIMENTS[experiment].module).main(flags, resumed=folder)
+
+
+def load(folder: Path) -> tuple[str, list[str]]:
+    """Read a run's experiment and its command line, without `--out`.
+
+    Raises:
+      UsageError: see `read_config`; or the experiment is none of ours.
+    """
+    experiment, flags = read_config(folder)
+    if experiment not in EXPERIMENTS:
+        raise UsageError(
+            f"{folder / 'config.json'} names the experiment {experiment!r}; there are {', '.join(EXPERIMENTS)}"
+        )
+    return experiment, [flag for flag in to_arguments(flags) if not flag.startswith("--out=")]

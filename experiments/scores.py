@@ -1,0 +1,90 @@
+"""Held-out scores: the table at the end of a run, its CSV, and the mean and spread of several."""
+
+import csv
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.table import Table
+
+from xent.train.report import write_csv
+
+Scores = Mapping[str, Mapping[str, float]]
+"""Row of the table -> metric -> value: scores["xent"]["accuracy"]."""
+
+
+class Spread(NamedTuple):
+    """A score over seeds."""
+
+    mean: float
+    std: float
+    """Sample standard deviation."""
+    min: float
+    max: float
+    seeds: int
+
+
+def write_scores(file: Path, scores: Scores) -> None:
+    """Write one run's scores, a row each; what a row has no value for stays empty."""
+    metrics = metrics_of(scores)
+    rows = [[row, *(values.get(metric, "") for metric in metrics)] for row, values in scores.items()]
+    write_csv(file, ["held out", *metrics], rows)
+
+
+def read_scores(file: Path) -> dict[str, dict[str, float]]:
+    """Read what `write_scores` wrote."""
+    with file.open(newline="") as lines:
+        return {
+            row.pop("held out"): {metric: float(value) for metric, value in row.items() if value}
+            for row in csv.DictReader(lines)
+        }
+
+
+def spread(every: Sequence[Scores]) -> dict[str, dict[str, Spread]]:
+    """Mean and spread of each score over several runs.
+
+    Example:
+      >>> spread([{"xent": {"loss": 1.0}}, {"xent": {"loss": 3.0}}])["xent"]["loss"].mean
+      2.0
+    """
+
+    def over(values: list[float]) -> Spread:
+        return Spread(statistics.fmean(values), statistics.stdev(values), min(values), max(values), len(values))
+
+    return {
+        row: {metric: over([scores[row][metric] for scores in every]) for metric in values}
+        for row, values in every[0].items()
+    }
+
+
+def write_spread(file: Path, scores: Mapping[str, Mapping[str, Spread]]) -> None:
+    """Write the scores of several runs, a row for each score."""
+    rows = [[row, metric, *value] for row, values in scores.items() for metric, value in values.items()]
+    write_csv(file, ["held out", "metric", *Spread._fields], rows)
+
+
+def table(scores: Mapping[str, Mapping[str, float | Spread]], title: str = "held out") -> Table:
+    """Lay scores out for people: accuracies in per cent, spreads behind a ±."""
+    metrics = metrics_of(scores)
+    result = Table(title, box=None, header_style="bold", padding=(0, 3, 0, 0))
+    for metric in metrics:
+        result.add_column(metric, justify="right")
+    for row, values in scores.items():
+        result.add_row(row, *(_show(metric, values.get(metric)) for metric in metrics))
+    return result
+
+
+def metrics_of(scores: Mapping[str, Mapping[str, object]]) -> list[str]:
+    """Every metric that any row has, the loss first."""
+    found = dict.fromkeys(metric for values in scores.values() for metric in values)
+    return sorted(found, key=lambda metric: metric != "loss")
+
+
+def _show(metric: str, value: float | Spread | None) -> str:
+    if value is None:
+        return "-"
+    scale, unit, digits = (100, " %", 2) if metric == "accuracy" else (1, "", 4)
+    if isinstance(value, Spread):
+        return f"{value.mean * scale:.{digits}f} ± {value.std * scale:.{digits}f}{unit}"
+    return f"{value * scale:.{digits}f}{unit}"

@@ -1,0 +1,208 @@
+"""Image classification data as arrays: any TFDS set of images of one shape with one integer label each.
+
+A split is read once into memory, where batches are cheap to gather. Which examples are held out is fixed: TFDS's
+`test` split, else its `validation`, else a fifth of `train`; what is cut from `train` is stratified by label, with a
+constant seed that belongs to the data and not to a run.
+"""
+
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from xent.train.datasets import prepared, quiet
+from xent.train.errors import UsageError
+
+if TYPE_CHECKING:
+    from tensorflow_datasets.core import DatasetBuilder
+    from tensorflow_datasets.features import FeatureConnector
+
+SPLIT_SEED = 0
+"""Chosen before any training and never changed: another seed is another held-out set."""
+TEST_FRACTION = 0.2
+CHUNK = 1000
+"""Records read at a time: enough to keep the reader busy, little beside the arrays."""
+
+
+class Split(NamedTuple):
+    """Examples in the order of the records: `image` uint8 [n, h, w, c], `label` int32 [n]."""
+
+    image: np.ndarray
+    label: np.ndarray
+
+
+class Dataset(NamedTuple):
+    """A dataset in memory; `validation` may be empty, `classes` names label i at i, `source` says where it is from."""
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    classes: tuple[str, ...]
+    source: str
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    validation: float = 0.1,
+    builtin: Sequence[str] = (),
+    report: Callable[[str], None] | None = None,
+) -> Dataset:
+    """Loads an image classification dataset by its TFDS name, preparing it first where it must be.
+
+    Args:
+        name: as TFDS takes it: `digits`, `mnist`, `cifar10`, `mnist:3.0.1`.
+        data_dir: the folder of prepared datasets; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+        validation: the fraction of the train split to cut for validation, 0 for none.
+        builtin: names that errors offer instead, as `xent.experiments.datasets.register()` gives them.
+        report: is given one line before anything is prepared.
+    Returns:
+        The three splits, disjoint: images uint8 [n, h, w, c], labels int32 [n] in 0..len(classes) - 1.
+    Raises:
+        UsageError: the dataset cannot be had (see `prepared`) or is not of this kind, or its labels are out of range.
+    Example:
+        >>> load("digits", builtin=datasets.register()).train.image.shape  # doctest: +SKIP
+        (1293, 8, 8, 1)
+    Source:
+        https://www.tensorflow.org/datasets
+    """
+    if not 0 <= validation < 1:
+        raise UsageError(f"validation is {validation}: give a fraction of the train split, from 0 to below 1")
+    builder = prepared(name, data_dir=data_dir, builtin=builtin, report=report)
+    sizes = {split: info.num_examples for split, info in builder.info.splits.items() if info.num_examples}
+    if "train" not in sizes:
+        raise UsageError(f"dataset {name!r} has no train split (found: {', '.join(sizes) or 'none'}): choose another")
+    image, label = _features(name, builder)
+    train = _read(name, builder, "train", image, label)
+    held_out = next((split for split in ("test", "validation") if split in sizes), None)
+    if held_out:
+        test = _read(name, builder, held_out, image, label)
+    else:
+        train, test = _cut(name, train, TEST_FRACTION)
+    if train.image.shape[1:] != test.image.shape[1:]:
+        raise _differing(name, train.image.shape[1:], test.image.shape[1:])
+    found = {"train": train.label, held_out or f"train (its {TEST_FRACTION:.0%} held out)": test.label}
+    classes = _classes(name, builder.info.features[label], found)
+    train, held = _cut(name, train, validation)
+    train, held, test = (Split(part.image, part.label.astype(np.int32)) for part in (train, held, test))
+    origin = f"TFDS {held_out}" if held_out else f"{TEST_FRACTION:.0%} of TFDS train"
+    source = f"{builder.info.full_name} in {builder.data_dir}; held out: {origin}; validation: {validation:g} of train"
+    return Dataset(name, train, held, test, classes, source)
+
+
+def _features(name: str, builder: "DatasetBuilder") -> tuple[str, str]:
+    """The keys of the one image and the one label: the supervised ones, else the only ones of a fitting type."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    typed = {key: f for key, f in features.items() if hasattr(f, "shape") and hasattr(f, "np_dtype")}
+    images = [key for key, f in typed.items() if f.np_dtype == np.uint8 and len(f.shape) == 3]
+    whole = [key for key, f in typed.items() if f.shape == () and np.issubdtype(f.np_dtype, np.integer)]
+    labels = [key for key in whole if isinstance(typed[key], tfds.features.ClassLabel)] or whole
+    keys = builder.info.supervised_keys
+    if keys and len(keys) == 2:
+        images, labels = [key for key in images if key == keys[0]], [key for key in whole if key == keys[1]]
+    if len(images) == len(labels) == 1:
+        return images[0], labels[0]
+    found = ", ".join(f"{key} {getattr(f.np_dtype, '__name__', f.np_dtype)}{list(f.shape)}" for key, f in typed.items())
+    raise UsageError(
+        f"dataset {name!r} is not one uint8 image [h, w, c] with one integer label "
+        f"(found: {found[:300]}): choose another"
+    )
+
+
+def _read(name: str, builder: "DatasetBuilder", split: str, image: str, label: str) -> Split:
+    """Every record of a split; images of differing shapes are refused at the first that differs."""
+    size = builder.info.splits[split].num_examples
+    images, labels = np.empty((0,), np.uint8), np.empty(size, np.int64)
+    try:
+        with quiet():
+            for i, (pixels, value) in enumerate(_records(builder, split, image, label)):
+                if i == 0:
+                    images = np.empty((size, *pixels.shape), np.uint8)
+                if pixels.shape != images.shape[1:]:
+                    raise _differing(name, images.shape[1:], pixels.shape)
+                images[i], labels[i] = pixels, value
+    except UsageError:
+        raise
+    except Exception as error:  # whatever the readers throw on bytes that TFDS did not write
+        raise UsageError(
+            f"dataset {name!r}, split {split}, cannot be read ({type(error).__name__}): "
+            f"delete the folder {builder.data_dir} and run again"
+        ) from error
+    return Split(images, labels)
+
+
+def _records(builder: "DatasetBuilder", split: str, image: str, label: str) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields pixels [h, w, c] and label of each record.
+
+    Compressed images are parsed and decoded here: TFDS's own decoding takes three times as long, and threads do not
+    help, since for small images the interpreter's lock is what is waited for.
+    """
+    import tensorflow_datasets as tfds
+    from PIL import Image
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    feature = builder.info.features[image]
+    compressed = isinstance(feature, tfds.features.Image)
+    method = tfds.decode.DeserializeMethod
+    source = builder.as_data_source(
+        split, deserialize_method=method.RAW_BYTES if compressed else method.DESERIALIZE_AND_DECODE
+    )
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(feature.shape[-1])
+    for start in range(0, len(source), CHUNK):
+        for record in source.__getitems__(range(start, min(start + CHUNK, len(source)))):
+            if not compressed:
+                yield record[image], record[label]
+                continue
+            fields = tf_example_pb2.Example.FromString(record).features.feature
+            picture = Image.open(io.BytesIO(fields[image].bytes_list.value[0]))
+            pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
+            yield pixels.reshape(*pixels.shape[:2], -1), fields[label].int64_list.value[0]
+
+
+def _classes(name: str, feature: "FeatureConnector", found: dict[str, np.ndarray]) -> tuple[str, ...]:
+    """The names of the classes, after checking that every label is one of them."""
+    count = getattr(feature, "num_classes", None)
+    if not count:  # a plain integer: as many classes as labels say, if they are class numbers at all
+        count = 1 + max(int(label.max()) for label in found.values())
+        if count > sum(len(label) for label in found.values()):
+            raise UsageError(f"dataset {name!r} has labels up to {count - 1}, more than examples: choose another")
+    for split, label in found.items():
+        wrong = label[(label < 0) | (label >= count)]
+        if len(wrong):
+            values, counts = np.unique(wrong, return_counts=True)
+            raise UsageError(
+                f"dataset {name!r}, split {split}: label {values[0]} occurs {counts[0]} times, "
+                f"only 0 to {count - 1} are allowed: choose a dataset with labels in every split"
+            )
+    return tuple(getattr(feature, "names", None) or map(str, range(count)))
+
+
+def _cut(name: str, split: Split, fraction: float) -> tuple[Split, Split]:
+    """Cuts a stratified fraction off a split; both parts keep the order of the records. 0 gives an empty part."""
+    from sklearn.model_selection import train_test_split
+
+    rows = np.arange(len(split.label))
+    if not fraction:
+        return split, Split(split.image[:0], split.label[:0])
+    try:
+        kept, cut = train_test_split(rows, test_size=fraction, stratify=split.label, random_state=SPLIT_SEED)
+    except ValueError as error:
+        raise UsageError(
+            f"dataset {name!r}: {fraction:g} of {len(rows)} train examples cannot be cut by class "
+            f"({str(error).splitlines()[0][:150]}): give another fraction, or 0 for no validation"
+        ) from error
+    kept, cut = np.sort(kept), np.sort(cut)
+    return Split(split.image[kept], split.label[kept]), Split(split.image[cut], split.label[cut])
+
+
+def _differing(name: str, one: tuple[int, ...], other: tuple[int, ...]) -> UsageError:
+    return UsageError(
+        f"dataset {name!r} has images of differing shapes, {list(one)} and {list(other)}: "
+        "choose a dataset where all are alike"
+    )
