@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UsageError as error:
         print(f"xent: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # before the first step, or a second Ctrl-C: nothing to save
+        print("xent: stopped by SIGINT", file=sys.stderr)
+        sys.exit(130)
 
 
 def _dispatch(name: str, rest: list[str]) -> None:

@@ -79,8 +79,8 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
         raise UsageError(f"{file} cannot be read ({error}): restore it, or start a new run") from None
 
 
-def versions() -> dict[str, str]:
-    """Return the installed version of each package that a result depends on."""
+def versions(*more: str) -> dict[str, str]:
+    """Return the installed version of each package that a result depends on, and of `more` where they are installed."""
     names = (
         "xent",
         "jax",
@@ -92,13 +92,8 @@ def versions() -> dict[str, str]:
         "orbax-checkpoint",
         "scikit-learn",
     )
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    installed = {distribution.name.lower(): distribution.version for distribution in importlib.metadata.distributions()}
+    return {name: installed[name] for name in (*names, *more) if name in installed}
 
 
 def commit() -> str | None:

@@ -1,7 +1,9 @@
 """What every experiment does around its own work: device, folder, one seed or several, summary."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from xent.experiments.device import device_name, use_device
 from xent.experiments.flags import RunConfig
 from xent.experiments.folder import create, refuse_existing, write_config
 from xent.experiments.scores import Scores, read_scores, spread, table, write_scores, write_spread
+from xent.train.interrupt import Interrupted
+from xent.train.loop import Diverged
 
 TrainOne = Callable[[Any, Path], Scores]
 """`train_one(config, folder)`: one seed, from the newest checkpoint in the folder if there is one."""
@@ -39,18 +43,28 @@ def launch(
     if resumed is None:
         write_config(folder, experiment, config)
     say(console, "run", str(folder))
-    if run.seeds == 1:
-        scores = train_one(config, folder)
-        write_scores(folder / "results.csv", scores)
-        console.print(table(scores))
-    else:
-        _several(experiment, config, train_one, folder, console)
-    files = sorted(
-        str(file)
-        for file in folder.rglob("*.*")
-        if file.suffix in (".png", ".csv", ".json", ".jsonl") and "checkpoints" not in file.parts
-    )
-    say(console, "wrote", "\n         ".join(files))
+    with _endings(folder):
+        if run.seeds == 1:
+            scores = train_one(config, folder)
+            write_scores(folder / "results.csv", scores)
+            console.print(table(scores))
+        else:
+            _several(experiment, config, train_one, folder, console)
+    inside = sorted(file.name + "/" * file.is_dir() for file in folder.iterdir())
+    say(console, "wrote", f"{folder}: {', '.join(inside)}")
+
+
+@contextlib.contextmanager
+def _endings(folder: Path) -> Iterator[None]:
+    """Turn the two ways a run can end early into a line and an exit code."""
+    try:
+        yield
+    except Interrupted as stop:
+        print(f"xent: {stop} and saved; continue with: xent resume {folder}", file=sys.stderr)
+        sys.exit(stop.code)
+    except Diverged as error:
+        print(f"xent: {error}; {folder} keeps the log", file=sys.stderr)
+        sys.exit(1)
 
 
 def _several(experiment: str, config: Any, train_one: TrainOne, folder: Path, console: Console) -> None:

@@ -77,20 +77,16 @@ def load(
     if "train" not in sizes:
         raise UsageError(f"dataset {name!r} has no train split (found: {', '.join(sizes) or 'none'}): choose another")
     image, label = _features(name, builder)
-    train = _read(name, builder, "train", image, label)
     held_out = next((split for split in ("test", "validation") if split in sizes), None)
-    if held_out:
-        test = _read(name, builder, held_out, image, label)
-    else:
-        train, test = _cut(name, train, TEST_FRACTION)
+    read = {split: _read(name, builder, split, image, label) for split in ("train", held_out) if split}
+    classes = _classes(name, builder.info.features[label], read)
+    train, test = (read["train"], read[held_out]) if held_out else _cut(name, read["train"], TEST_FRACTION)
     if train.image.shape[1:] != test.image.shape[1:]:
         raise _differing(name, train.image.shape[1:], test.image.shape[1:])
-    found = {"train": train.label, held_out or f"train (its {TEST_FRACTION:.0%} held out)": test.label}
-    classes = _classes(name, builder.info.features[label], found)
     train, held = _cut(name, train, validation)
+    origin = f"its {held_out}" if held_out else f"{TEST_FRACTION:.0%} of its train"
+    source = f"TFDS {builder.info.full_name} in {builder.data_dir}; test: {origin}; validation: {validation:g} of train"
     train, held, test = (Split(part.image, part.label.astype(np.int32)) for part in (train, held, test))
-    origin = f"TFDS {held_out}" if held_out else f"{TEST_FRACTION:.0%} of TFDS train"
-    source = f"{builder.info.full_name} in {builder.data_dir}; held out: {origin}; validation: {validation:g} of train"
     return Dataset(name, train, held, test, classes, source)
 
 
@@ -118,7 +114,7 @@ def _features(name: str, builder: "DatasetBuilder") -> tuple[str, str]:
 def _read(name: str, builder: "DatasetBuilder", split: str, image: str, label: str) -> Split:
     """Every record of a split; images of differing shapes are refused at the first that differs."""
     size = builder.info.splits[split].num_examples
-    images, labels = np.empty((0,), np.uint8), np.empty(size, np.int64)
+    images, labels = np.empty((0,), np.uint8), np.empty(size, np.int64)  # int32 once they are checked
     try:
         with quiet():
             for i, (pixels, value) in enumerate(_records(builder, split, image, label)):
@@ -127,7 +123,7 @@ def _read(name: str, builder: "DatasetBuilder", split: str, image: str, label: s
                 if pixels.shape != images.shape[1:]:
                     raise _differing(name, images.shape[1:], pixels.shape)
                 images[i], labels[i] = pixels, value
-    except UsageError:
+    except (UsageError, ImportError, MemoryError):
         raise
     except Exception as error:  # whatever the readers throw on bytes that TFDS did not write
         raise UsageError(
@@ -161,23 +157,23 @@ def _records(builder: "DatasetBuilder", split: str, image: str, label: str) -> I
                 continue
             fields = tf_example_pb2.Example.FromString(record).features.feature
             picture = Image.open(io.BytesIO(fields[image].bytes_list.value[0]))
-            pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
+            pixels = np.asarray(picture if mode in (None, picture.mode) else picture.convert(mode))
             yield pixels.reshape(*pixels.shape[:2], -1), fields[label].int64_list.value[0]
 
 
-def _classes(name: str, feature: "FeatureConnector", found: dict[str, np.ndarray]) -> tuple[str, ...]:
+def _classes(name: str, feature: "FeatureConnector", found: dict[str, Split]) -> tuple[str, ...]:
     """The names of the classes, after checking that every label is one of them."""
     count = getattr(feature, "num_classes", None)
     if not count:  # a plain integer: as many classes as labels say, if they are class numbers at all
-        count = 1 + max(int(label.max()) for label in found.values())
-        if count > sum(len(label) for label in found.values()):
+        count = max(1, *(1 + int(split.label.max()) for split in found.values()))
+        if count > sum(len(split.label) for split in found.values()):
             raise UsageError(f"dataset {name!r} has labels up to {count - 1}, more than examples: choose another")
-    for split, label in found.items():
-        wrong = label[(label < 0) | (label >= count)]
+    for key, split in found.items():
+        wrong = split.label[(split.label < 0) | (split.label >= count)]
         if len(wrong):
             values, counts = np.unique(wrong, return_counts=True)
             raise UsageError(
-                f"dataset {name!r}, split {split}: label {values[0]} occurs {counts[0]} times, "
+                f"dataset {name!r}, split {key}: label {values[0]} occurs {counts[0]} times, "
                 f"only 0 to {count - 1} are allowed: choose a dataset with labels in every split"
             )
     return tuple(getattr(feature, "names", None) or map(str, range(count)))

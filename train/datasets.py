@@ -73,8 +73,7 @@ def quiet() -> Iterator[None]:
     """Drops what TFDS and TensorFlow print, log and warn inside the block; exceptions pass."""
     root, disabled = logging.getLogger(), logging.root.manager.disable
     handlers, native = root.handlers[:], os.environ.get("TF_CPP_MIN_LOG_LEVEL")
-    if native is None:
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # read once, when TensorFlow is imported
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow reads it once, when it is imported
     logging.disable(logging.CRITICAL)
     try:
         with (
@@ -88,14 +87,20 @@ def quiet() -> Iterator[None]:
         logging.disable(disabled)
         root.handlers[:] = handlers  # absl adds one that would keep writing to the stream we drop
         if native is None:
-            os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
+            del os.environ["TF_CPP_MIN_LOG_LEVEL"]
+        else:
+            os.environ["TF_CPP_MIN_LOG_LEVEL"] = native
 
 
 def _open(name: str, root: str, builtin: Sequence[str]) -> "DatasetBuilder":
     """The builder, prepared or not; the cause of a failure is found out afterwards."""
     with quiet():
-        import tensorflow_datasets as tfds
-
+        try:
+            import tensorflow_datasets as tfds
+        except ImportError as error:
+            raise UsageError(
+                f'datasets need more than the base install ({error}): pip install "xent[experiments]"'
+            ) from error
         base = re.split(r"[/:]", name)[0]
         names = tfds.list_builders(with_community_datasets=False)  # with them it needs TensorFlow
         if base in names or (base and os.path.isdir(os.path.join(root, base))):
@@ -142,18 +147,20 @@ def _prepare(
 
     _check_writable(name, root)
     manual = Path(root, "downloads", "manual")
-    if type(builder).__module__.startswith("tensorflow_datasets."):
-        if not _has_tensorflow():
-            raise _needs_tensorflow(name, builtin)
-        if hosts := _unreachable(_addresses(builder, manual)):
-            raise UsageError(
-                f"dataset {name!r} is not prepared and {', '.join(hosts[:3])} cannot be reached: connect, or put its "
-                f"files under their original names in {manual}{_offer(builtin, ', or ')}"
-            )
+    stock = type(builder).__module__.startswith("tensorflow_datasets.")
+    if stock and not _has_tensorflow():
+        raise _needs_tensorflow(name, builtin)
+    if hosts := _unreachable(_addresses(builder, manual)):
+        raise UsageError(
+            f"dataset {name!r} is not prepared and {', '.join(hosts[:3])} cannot be reached: connect, or put its "
+            f"files under their original names in {manual}{_offer(builtin, ', or ')}"
+        )
     if report:
         report(f"preparing {name} in {builder.data_dir}")
     try:
         with quiet():
+            if stock:
+                _keep_off_the_gpu()
             config = tfds.download.DownloadConfig(try_download_gcs=False, manual_dir=manual)
             builder.download_and_prepare(download_config=config)
     except Exception as error:
@@ -162,6 +169,14 @@ def _prepare(
         if isinstance(error, ImportError) and "tensorflow" in str(error):
             raise _needs_tensorflow(name, builtin) from error
         raise UsageError(f"dataset {name!r} could not be prepared in {root}: {_short(error)}") from error
+
+
+def _keep_off_the_gpu() -> None:
+    """TensorFlow only encodes here; left alone it takes all the GPU memory, and JAX finds none."""
+    import tensorflow as tf
+
+    with contextlib.suppress(RuntimeError):  # it is running already
+        tf.config.set_visible_devices([], "GPU")
 
 
 def _check_writable(name: str, root: str) -> None:
@@ -180,7 +195,7 @@ def _addresses(builder: "DatasetBuilder", manual: Path) -> list[str]:
     """The addresses that are still needed; one set as the builder's `URL` stands for those TFDS has on record."""
     recorded = builder.url_infos or {}
     mirror = getattr(type(builder), "URL", None)
-    if isinstance(mirror, str) and not any(url.startswith(mirror) for url in recorded):
+    if recorded and isinstance(mirror, str) and not any(url.startswith(mirror) for url in recorded):
         return [mirror]
     return [url for url, info in recorded.items() if not (info.filename and (manual / info.filename).exists())]
 

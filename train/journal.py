@@ -21,14 +21,14 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 
 
 def open_journal(folder: Path, step: int) -> Callable[[Record], None]:
-    """Start or continue the logs of a run that stands at `step`, dropping lines written after it.
+    """Continue the logs of a run that stands at `step`, without lines written after it; at step 0, start them.
 
     Returns:
       A function that appends a record: whole lines, flushed as they are written.
     """
     for name in ("metrics.jsonl", "timing.jsonl"):
         file = folder / name
-        kept = [entry for entry in _whole_lines(file) if entry["step"] <= step]
+        kept = [entry for entry in _whole_lines(file) if 0 < step and entry["step"] <= step]
         file.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
     began = time.perf_counter()
 

@@ -1,4 +1,4 @@
-"""One run from first to last step, with all that surrounds the loop: compilation, logs, progress, checkpoints, Ctrl-C."""
+"""One run from first to last step, with what surrounds the loop: compilation, logs, progress, checkpoints, Ctrl-C."""
 
 import time
 from collections.abc import Callable
@@ -98,7 +98,7 @@ def train(
                 show(record)
 
             if start == 0:  # where the curve begins: log(classes) for a network that knows nothing
-                record(Record(0, 0.0, {}, divide(evaluate(state.params)), 0))
+                journal(Record(0, 0.0, {}, divide(evaluate(state.params)), 0))
             return fit(
                 call,
                 state,

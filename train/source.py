@@ -4,6 +4,7 @@ Data that fits stays on the device, and each step gathers its batch inside the j
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -46,6 +47,12 @@ def padded(rows: jax.Array, batch_size: int) -> jax.Array:
     return jnp.pad(rows, (0, missing), constant_values=-1).reshape(-1, batch_size)
 
 
+@partial(jax.jit, static_argnames=("examples", "batch_size"))
+def _order(key: jax.Array, epoch: int, examples: int, batch_size: int) -> jax.Array:
+    rows = jax.random.permutation(jax.random.fold_in(key, epoch), examples)
+    return padded(rows.astype(jnp.int32), batch_size)
+
+
 def array_source(arrays: Any, batch_size: int, key: jax.Array) -> Source:
     """Shuffle arrays anew each epoch; each epoch shows every example once, in batches of `batch_size`.
 
@@ -68,13 +75,8 @@ def array_source(arrays: Any, batch_size: int, key: jax.Array) -> Source:
     examples = len(jax.tree.leaves(arrays)[0])
     steps_per_epoch = -(-examples // batch_size)
 
-    @jax.jit
-    def order(epoch: int) -> jax.Array:
-        rows = jax.random.permutation(jax.random.fold_in(key, epoch), examples)
-        return padded(rows.astype(jnp.int32), batch_size)
-
     def feed(step: int) -> Feed:
-        return {"arrays": arrays, "order": order(step // steps_per_epoch)}
+        return {"arrays": arrays, "order": _order(key, step // steps_per_epoch, examples, batch_size)}
 
     def batch(feed: Feed, step: jax.Array) -> Batch:
         return gather(feed["arrays"], feed["order"][step % steps_per_epoch])

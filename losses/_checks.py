@@ -1,0 +1,59 @@
+"""What an argument must be before any arithmetic: its kind, its dtype, its shape. Values in arrays are never looked at."""
+
+import math
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+
+def array_of(name: str, value: ArrayLike, *kinds: type[jnp.generic]) -> jax.Array:
+    """`value` as a jax array, if its dtype is of one of `kinds` (`jnp.floating`, `jnp.integer`, `jnp.bool_`)."""
+    expected = " or ".join(kind.__name__.rstrip("_") for kind in kinds)
+    # One by one: a typing.Union asks for the type only, and a tracer is a jax.Array by instance, not by type.
+    if not isinstance(value, get_args(ArrayLike)):
+        raise ValueError(f"{name} must be an array of {expected} dtype, got {type(value).__name__}")
+    array = jnp.asarray(value)
+    if not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
+        raise ValueError(f"{name} must be an array of {expected} dtype, got {array.dtype} of shape {array.shape}")
+    return array
+
+
+def same_shape(name: str, array: jax.Array, shape: tuple[int, ...], meaning: str) -> None:
+    """Nothing broadcasts: labels of shape (B, 1) against (B,) would make B * B losses out of B, in silence."""
+    if array.shape != shape:
+        raise ValueError(f"{name} must have {meaning}, {shape}, got {array.shape}; it is not broadcast")
+
+
+def fraction(name: str, value: float) -> float:
+    """`value`, if it is a Python number in [0, 1]; a number, because at 0 the work it asks for is not done at all."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ValueError(f"{name} must be a Python float in [0, 1], got {_shown(value)}")
+    return float(value)
+
+
+def axes_of(name: str, axis: int | tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The distinct axes that `axis` names in an array of `shape`, counted from 0, in the order given."""
+    given = axis if isinstance(axis, tuple) else (axis,)
+    rank = len(shape)
+    if not given or any(isinstance(a, bool) or not isinstance(a, int) or not -rank <= a < rank for a in given):
+        raise ValueError(f"{name} must be an int or a tuple of ints in [{-rank}, {rank}), got {axis!r} for shape {shape}")
+    axes = tuple(a % rank for a in given)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"{name} must name each axis once, got {axis!r} for shape {shape}")
+    return axes
+
+
+def class_count(name: str, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
+    """At least one class, and no more than float32 can number."""
+    classes = math.prod(shape[a] for a in axes)
+    if not 1 <= classes <= 2**24:
+        raise ValueError(f"{name} must hold between 1 and 2**24 classes, got {classes} along axes {axes} of {shape}")
+
+
+def _shown(value: object) -> str:
+    """A value in one short line; an array or a tracer by its kind, its dtype and its shape."""
+    if isinstance(value, (bool, int, float, str)) or value is None:
+        return repr(value)
+    return " ".join([type(value).__name__, *(str(getattr(value, a)) for a in ("dtype", "shape") if hasattr(value, a))])

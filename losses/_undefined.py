@@ -1,0 +1,18 @@
+"""Rows without a loss (a label out of range, a NaN): NaN to whoever uses them, and nothing to whoever does not."""
+
+import jax
+import jax.numpy as jnp
+
+
+def nan_if_used(tangent: jax.Array, defined: jax.Array) -> jax.Array:
+    """`tangent` where `defined`; elsewhere NaN, except that zero stays zero.
+
+    The derivative of an undefined loss is NaN, and 0 * NaN is NaN: a row that a mask has dropped would still poison
+    the gradient. A select on the cotangent would stop it, but is not linear, so JAX could not transpose it. This is
+    linear: two products with the largest float send 0 to 0 and any other number to inf, and inf * 0 is NaN. The
+    factors read the same from both ends, since transposition reverses them. The derivatives that `tangent` is made of
+    must be finite in the undefined rows, and not 0: whatever they are, what comes out is NaN.
+    """
+    dtype = tangent.dtype
+    large = jnp.where(defined, 1, jnp.finfo(dtype).max).astype(dtype)
+    return tangent * large * large * defined.astype(dtype) * large * large

@@ -1,0 +1,94 @@
+"""Cross-entropy of two classes, from one logit: each element is a question of its own, with yes or no for an answer."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from xent.losses import _checks
+from xent.losses._undefined import nan_if_used
+
+
+def sigmoid_binary_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    label_smoothing: float = 0.0,
+) -> jax.Array:
+    r"""Cross-entropy between the sigmoid of each logit and the probability of yes.
+
+    .. math:: -t \log \sigma(z) - (1 - t) \log \sigma(-z), \qquad t = (1 - s) y + s / 2
+
+    Args:
+      logits: `z`, the log-odds of yes, float [...]. bfloat16 and float16 are computed in float32.
+      labels: `y`, the probability of yes in [0, 1], float, integer or bool, of the shape of `logits`. The loss is
+        differentiable in it too.
+      label_smoothing: `s`, the share of the target that is spread evenly over yes and no.
+
+    Returns:
+      The loss of each element in nats, float32 (float64 for float64 logits), of the shape of `logits`.
+      An infinite logit costs 0 if it is right for certain (labels 0 and 1, unsmoothed) and inf otherwise. NaN gives NaN
+      in the loss and in its gradient; but the gradient is exactly 0, whatever the element holds, where the cotangent
+      is 0.
+
+    Raises:
+      ValueError: for an argument of the wrong dtype, shape or range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from xent.losses import sigmoid_binary_cross_entropy
+      >>> print(sigmoid_binary_cross_entropy(jnp.array([0.0, 2.0, -100.0]), jnp.array([0, 1, 1])).round(5))
+      [  0.69315   0.12693 100.     ]
+
+    Source:
+      Bishop, Pattern Recognition and Machine Learning, 2006, equation 4.90
+    """
+    logits = _checks.array_of("logits", logits, jnp.floating)
+    labels = _checks.array_of("labels", labels, jnp.floating, jnp.integer, jnp.bool_)
+    _checks.same_shape("labels", labels, logits.shape, "the shape of logits")
+    smoothing = _checks.fraction("label_smoothing", label_smoothing)
+    dtype = jnp.promote_types(logits.dtype, jnp.float32)
+    return _cross_entropy(logits.astype(dtype), labels.astype(dtype), smoothing)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _cross_entropy(z: jax.Array, y: jax.Array, smoothing: float) -> jax.Array:
+    """log(1 + exp(-|z|)), and what the answer away from z's sign costs more: no term is negative."""
+    yes, no = _target(y, smoothing)
+    # A target of 0 costs nothing, at an infinite logit too.
+    against_yes = jnp.where(yes == 0, 0, yes * jnp.maximum(-z, 0))
+    against_no = jnp.where(no == 0, 0, no * jnp.maximum(z, 0))
+    return against_yes + against_no + jnp.log1p(jnp.exp(-jnp.abs(z)))
+
+
+@_cross_entropy.defjvp
+def _(
+    smoothing: float, primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    defined = ~jnp.isnan(primals[0]) & jnp.isfinite(primals[1])
+    z, y = (jnp.where(defined, primal, 0) for primal in primals)
+    yes, no = _target(y, smoothing)
+    # sigmoid(z) - yes, except that no digit is lost when the two are near.
+    by_z = no * _sigmoid(z) - yes * _sigmoid(-z)
+    largest = jnp.finfo(z.dtype).max
+    by_y = (smoothing - 1) * jnp.clip(z, -largest, largest)  # finite, so that a cotangent of 0 gives 0
+    tangent = jnp.where(defined, by_z, 1) * tangents[0] + jnp.where(defined, by_y, 1) * tangents[1]
+    return _cross_entropy(*primals, smoothing), nan_if_used(tangent, defined)
+
+
+def _target(y: jax.Array, smoothing: float) -> tuple[jax.Array, jax.Array]:
+    """The probabilities of yes and of no. The smaller is exact: neither is formed as 1 minus the other."""
+    return (1 - smoothing) * y + smoothing / 2, (1 - smoothing) * (1 - y) + smoothing / 2
+
+
+@jax.custom_jvp
+def _sigmoid(z: jax.Array) -> jax.Array:
+    exp = jnp.exp(-jnp.abs(z))
+    return jnp.where(z >= 0, 1, exp) / (1 + exp)
+
+
+@_sigmoid.defjvp
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (z,), (dz,) = primals, tangents
+    return _sigmoid(z), _sigmoid(z) * _sigmoid(-z) * dz

@@ -1,0 +1,96 @@
+"""The built-in datasets: real data, the same splits for ever, prepared by any number of processes at once."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from xent.experiments import datasets
+from xent.train import data
+from xent.train.datasets import prepared
+
+
+@pytest.fixture(scope="module")
+def rows(dataset_cache):
+    """Every record of `digits`: split -> (image, label, id)."""
+    builder = prepared("digits", builtin=datasets.register())
+    sources = {split: builder.as_data_source(split) for split in ("train", "test")}
+    return {
+        split: tuple(np.stack([record[key] for record in source]) for key in ("image", "label", "id"))
+        for split, source in sources.items()
+    }
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, xent.experiments.datasets as d; print(d.NAMES, [m for m in sys.modules if m in sys.argv[1:]])"
+    heavy = ["tensorflow_datasets", "sklearn", "tensorflow", "jax"]
+    shown = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True).stdout
+    assert shown == "('digits',) []\n"
+
+
+def test_every_builtin_dataset_has_its_own_module_and_name():
+    import tensorflow_datasets as tfds
+
+    assert datasets.register() == datasets.register() == datasets.NAMES
+    for name in datasets.NAMES:
+        builder = tfds.builder(name)
+        assert type(builder).__module__ == f"xent.experiments.datasets.{name}"
+        assert builder.info.citation
+        assert builder.info.homepage.startswith("https://")
+        assert builder.info.description
+
+
+def test_digits_are_the_real_ones(rows):
+    from xent.experiments.datasets.digits import to_counts
+
+    digits = load_digits()
+    for image, label, row in rows.values():
+        assert image.dtype == np.uint8
+        assert (image.min(), image.max()) == (0, 255)
+        np.testing.assert_array_equal(to_counts(image)[..., 0], digits.images[row])
+        np.testing.assert_array_equal(label, digits.target[row])
+
+
+def test_rescaling_is_exactly_invertible():
+    from xent.experiments.datasets.digits import to_bytes, to_counts
+
+    count = np.arange(17)
+    np.testing.assert_array_equal(to_counts(to_bytes(count)), count)
+    assert to_bytes(count)[[0, 8, 16]].tolist() == [0, 128, 255]
+
+
+def test_digits_splits_are_disjoint_stratified_and_never_change(rows):
+    (_, _, train_rows), (_, test, test_rows) = rows["train"], rows["test"]
+    assert sorted([*train_rows, *test_rows]) == list(range(1797))
+    assert len(test) == 360
+    expected = np.bincount(load_digits().target) * 360 / 1797
+    assert np.abs(np.bincount(test) - expected).max() <= 1
+    assert sorted(test_rows)[:8] == [21, 24, 28, 34, 35, 37, 39, 42]
+
+
+def test_digits_load_by_name(rows):
+    digits = data.load("digits", builtin=datasets.register())
+    assert digits.train.image.shape == (1293, 8, 8, 1)
+    assert digits.validation.image.shape == (144, 8, 8, 1)
+    assert digits.test.image.shape == (360, 8, 8, 1)
+    assert digits.classes == tuple("0123456789")
+    np.testing.assert_array_equal(np.sort(digits.test.label), np.sort(rows["test"][1]))
+
+
+def test_two_processes_prepare_at_once(tmp_path: Path):
+    code = (
+        "import logging, sys; from xent.train import data; from xent.experiments import datasets; "
+        "d = data.load('digits', data_dir=sys.argv[1], builtin=datasets.register()); "
+        "print(d.test.image.sum()); logging.warning('heard')"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    said = [process.communicate(timeout=50) for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    assert len(set(said)) == 1
+    assert said[0][1] == "WARNING:root:heard\n"  # TFDS said nothing, and left the caller's logging as it was
+    assert [entry.name for entry in (tmp_path / "digits").iterdir()] == ["1.0.0"]
