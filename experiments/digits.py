@@ -73,6 +73,7 @@ class Config:
         for name in ("hidden", "batch_size", "steps_per_call", "patience"):
             value = getattr(self, name)
             require(f"--{name.replace('_', '-')}", value, value >= 1, "1 or more")
+        require("--positive", self.positive, self.positive >= 0, "0 or more")
         require("--epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
         require("--label-smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "from 0 to below 1")
         require("--validation", self.validation, 0 <= self.validation < 1, "from 0 to below 1")

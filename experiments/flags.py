@@ -91,15 +91,17 @@ def _columns(width: int) -> Iterator[None]:
 
 
 def _one_line(box: str, prog: str) -> str:
-    """The message inside tyro's box, and the nearest flag if it offers one."""
+    """The message inside tyro's box, drawn with lines or (no UTF-8) with spaces, and the nearest flag it offers."""
     parts: list[list[str]] = [[]]
-    for text in (row.strip("│ ").strip() for row in box.splitlines() if row.startswith("│")):
-        parts[-1].append(text) if not text.startswith("──") else parts.append([])
+    for row in (row.strip("│ ") for row in box.splitlines()[1:]):  # the first one is a title
+        if row.strip("─-╰╯"):
+            parts[-1].append(row)
+        elif parts[-1]:
+            parts.append([])
     message = " ".join(parts[0]).partition("  Got errors")[0].rstrip(".")
-    if message.startswith("Error parsing "):  # "Error parsing GROUP: message": the message names its flag
-        message = message.removeprefix("Error parsing ")
-        group, _, rest = message.partition(": ")
-        message = rest if not group.startswith("-") else message
+    if message.startswith("Error parsing "):  # "Error parsing GROUP: --flag 3: must be ...": the message names its flag
+        group, _, rest = message.removeprefix("Error parsing ").partition(": ")
+        message = f"{group}: {rest}" if group.startswith("-") else rest
     for part in parts[1:]:
         if part and part[0].startswith("Perhaps you meant"):
             message += f" (did you mean {part[1].split()[0].rstrip(',')}?)"

@@ -43,7 +43,8 @@ def learning_curve(lines: Sequence[dict[str, Any]], folder: Path) -> Path:
         if name == "loss":
             axes.set_yscale("log")
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.lines:
+            axes.legend()
     figure.savefig(folder / "learning_curve.png", dpi=150)
     return folder / "learning_curve.png"
 

@@ -5,6 +5,7 @@ all of them meet the same drift, and ratios are formed within rounds. A case lis
 noise.
 """
 
+import itertools
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -83,7 +84,7 @@ def staged(function: jax.stages.Wrapped, *arguments: Any, clock: Clock = time.pe
     times.append(clock())
     compiled = lowered.compile()
     times.append(clock())
-    return compiled, Compile(*(after - before for before, after in zip(times, times[1:], strict=False)))
+    return compiled, Compile(*(after - before for before, after in itertools.pairwise(times)))
 
 
 def orders(cases: int, rounds: int, seed: int) -> tuple[tuple[int, ...], ...]:
@@ -125,21 +126,18 @@ def measure(
       (2, 2, 2)
     """
 
-    def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-        began = clock()
-        done = jax.block_until_ready(work())
-        return done, clock() - began
-
     def sample(built: Built) -> float:
         sleep(pause)
-        return timed(built.run)[1]
+        began = clock()
+        jax.block_until_ready(built.run())
+        return clock() - began
 
     built, build = [], []
     for case in cases:
         report(f"building: {case.name}")
-        ready, took = timed(case.build)
-        built.append(ready)
-        build.append(took)
+        began = clock()
+        built.append(case.build())
+        build.append(clock() - began)
     report("warming up")
     warm_up = [sample(ready) for ready in built]
     order = orders(len(cases), rounds, seed)

@@ -1,4 +1,4 @@
-"""The article's job in JAX: as `xent digits` runs it, as a plain script does, and the two products it cannot do without.
+"""The article's job in JAX: as `xent digits` runs it, as a plain script does, and the two products it cannot avoid.
 
 60000 images of 784 random bytes, ten integer labels: time does not depend on what the pictures show.
 """
