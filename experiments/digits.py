@@ -121,11 +121,11 @@ def load(config: Config, console: Console) -> data.Dataset:
             f"one of the {classes} classes, 0 to {classes - 1}",
         )
         name = found.classes[config.positive]
-        parts = {
-            part: split._replace(label=(split.label == config.positive).astype(np.int32))
-            for part, split in (("train", found.train), ("validation", found.validation), ("test", found.test))
-        }
-        found = found._replace(classes=(f"not {name}", name), **parts)
+        train, validation, test = (
+            split._replace(label=(split.label == config.positive).astype(np.int32))
+            for split in (found.train, found.validation, found.test)
+        )
+        found = found._replace(classes=(f"not {name}", name), train=train, validation=validation, test=test)
     sizes = f"{len(found.train.label)} train, {len(found.validation.label)} validation, {len(found.test.label)} test"
     say(console, "data", f"{config.dataset}, {sizes}: {found.source}")
     return found
@@ -154,8 +154,8 @@ def prepare(config: Config, console: Console) -> TrainOne:
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     say(console, "model", f"MLP {math.prod(shape)}-{config.hidden}-{outputs}, {count:,} parameters, {epochs} epochs")
     evaluate = make_evaluate(loss, images.validation._asdict())
-    call = make_call(step, source, config.patience, single=config.steps_per_call == 1)
-    call = compile_call(call, state, source, evaluate, console)
+    jitted = make_call(step, source, config.patience, single=config.steps_per_call == 1)
+    call = compile_call(jitted, state, source, evaluate, console)
     test = make_evaluate(loss, images.test._asdict())
     predict = make_predict(lambda params, batch: apply(params, pixels(batch, config)), images.test._asdict())
 

@@ -40,9 +40,7 @@ class RunConfig:
         require("--seeds", self.seeds, self.seeds >= 1, "1 or more")
 
 
-def parse(
-    cls: type[Config], arguments: Sequence[str], *, prog: str, about: str | None = None, default: Config | None = None
-) -> Config:
+def parse(cls: type[Config], arguments: Sequence[str], *, prog: str, about: str | None = None) -> Config:
     """Turn a command line into a config.
 
     Args:
@@ -50,7 +48,6 @@ def parse(
       arguments: the command line, without the command.
       prog: what usage calls the command.
       about: text for --help, by default the docstring of `cls`.
-      default: where values come from that are not on the command line, by default `cls()`.
 
     Raises:
       UsageError: for an unknown flag (with the nearest), a value of the wrong type or out of range, in one line.
@@ -59,14 +56,14 @@ def parse(
     said, width = io.StringIO(), _HELP_WIDTH if {"-h", "--help"} & set(arguments) else _ONE_LINE
     try:
         with contextlib.redirect_stderr(said), _columns(width):
-            return tyro.cli(
+            config: Config = tyro.cli(
                 cls,
                 args=list(arguments),
                 prog=prog,
                 description=about,
-                default=default,
                 config=(tyro.conf.OmitArgPrefixes,),
             )
+            return config
     except SystemExit as stop:
         if stop.code in (0, None):
             raise

@@ -63,7 +63,8 @@ def _endings(folder: Path) -> Iterator[None]:
         print(f"xent: {stop} and saved; continue with: xent resume {folder}", file=sys.stderr)
         sys.exit(stop.code)
     except Diverged as error:
-        print(f"xent: {error}; {folder} keeps the log", file=sys.stderr)
+        advice = "lower --learning-rate, set --clip, or look at the data"
+        print(f"xent: {error}: {advice}; {folder} keeps the log", file=sys.stderr)
         sys.exit(1)
 
 

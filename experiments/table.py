@@ -1,4 +1,4 @@
-"""Every experiment and every other command: a name, where it lives, and what to expect. Nothing heavy is imported here."""
+"""Every experiment and every other command: a name, where it lives, what to expect. Nothing heavy is imported here."""
 
 from typing import NamedTuple
 

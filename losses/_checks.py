@@ -1,4 +1,4 @@
-"""What an argument must be before any arithmetic: its kind, its dtype, its shape. Values in arrays are never looked at."""
+"""What an argument must be before any arithmetic: kind, dtype and shape. Values in arrays are never looked at."""
 
 import math
 from typing import get_args
@@ -38,7 +38,9 @@ def axes_of(name: str, axis: int | tuple[int, ...], shape: tuple[int, ...]) -> t
     given = axis if isinstance(axis, tuple) else (axis,)
     rank = len(shape)
     if not given or any(isinstance(a, bool) or not isinstance(a, int) or not -rank <= a < rank for a in given):
-        raise ValueError(f"{name} must be an int or a tuple of ints in [{-rank}, {rank}), got {axis!r} for shape {shape}")
+        raise ValueError(
+            f"{name} must be an int or a tuple of ints in [{-rank}, {rank}), got {axis!r} for shape {shape}"
+        )
     axes = tuple(a % rank for a in given)
     if len(set(axes)) < len(axes):
         raise ValueError(f"{name} must name each axis once, got {axis!r} for shape {shape}")

@@ -98,7 +98,10 @@ def _cross_entropy(x: jax.Array, y: jax.Array, selected: jax.Array | None, smoot
     if smoothing < 1:  # else the label has no weight, and its distance may be inf
         loss += (1 - smoothing) * (row.top - row.label)
     if smoothing > 0:
-        loss += smoothing * jnp.mean(row.top[..., None] - x, -1, where=selected)
+        distances, count = row.top[..., None] - x, x.shape[-1]
+        if selected is not None:
+            distances, count = jnp.where(selected, distances, 0), selected.sum(-1)
+        loss += smoothing * _sum(distances) / count
     return jnp.where(row.defined, loss, jnp.nan)
 
 
@@ -153,8 +156,6 @@ def _(primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]) -> tuple[
     return _probabilities(x, y), _probabilities_tangent(x, y, tangents[0])
 
 
-BLOCK = int(__import__("os").environ.get("BLK","8"))
-BAR = int(__import__("os").environ.get("BAR","0"))
 class _Row(NamedTuple):
     """What a row of logits gives to the loss and to all its derivatives: the label apart from the others."""
 
@@ -169,25 +170,26 @@ class _Row(NamedTuple):
 def _row(x: jax.Array, y: jax.Array) -> _Row:
     top = x.max(-1)
     label = jnp.take_along_axis(x, y[..., None], -1, mode="clip")[..., 0]
-    # The distance from the label is 0 there and at least 1 elsewhere, where exp is at most 1; a minimum, and not a
-    # select, because XLA:CPU does not vectorise a sum with a comparison in it.
+    # The distance from the label is 0 there and at least 1 elsewhere, where exp is at most 1. A minimum, and not a
+    # select: XLA:CPU does not vectorise a sum with a comparison in it.
     distance = jnp.abs(lax.broadcasted_iota(x.dtype, x.shape, x.ndim - 1) - y[..., None].astype(x.dtype))
     exp_others = jnp.minimum(_exp_difference(x, top[..., None]), distance)
+    if __import__("os").environ.get("EB") == "1":
+        exp_others = lax.optimization_barrier(exp_others)
     sum_others = _sum(exp_others)
     return _Row(top, label, _exp_difference(label, top), exp_others, sum_others, _defined(top, y, x.shape[-1]))
 
 
 def _sum(terms: jax.Array) -> jax.Array:
-    """Over the last axis, two by two: one after the other, 1000 terms come out as much as 28 ulp off."""
+    """Over the last axis, half onto half: one after the other, 1000 terms may come out 28 ulp off, and so 5."""
     while (length := terms.shape[-1]) > 1:
-        width = max(length // BLOCK, 1)
-        count = length // width if length <= BLOCK else BLOCK
-        parts = [terms[..., i * width : (i + 1) * width] for i in range(count)]
-        while len(parts) > 1:
-            parts = [sum(parts[i : i + 2]) for i in range(0, len(parts), 2)]
-        rest = terms[..., count * width :]
-        terms = jnp.concatenate([parts[0], rest], -1) if rest.shape[-1] else parts[0]
-        if BAR: terms = lax.optimization_barrier(terms)
+        if __import__("os").environ.get("EB") == "2" and length < 20000 and length > 100:
+            terms = lax.optimization_barrier(terms)
+        if __import__("os").environ.get("EB") == "3" and 60 < length < 70:
+            terms = lax.optimization_barrier(terms)
+        half = length // 2
+        folded = terms[..., :half] + terms[..., half : 2 * half]
+        terms = folded if length % 2 == 0 else jnp.concatenate([folded, terms[..., 2 * half :]], -1)
     return terms[..., 0]
 
 

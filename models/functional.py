@@ -49,7 +49,7 @@ def functional(module: nnx.Module) -> Model:
 
     Source: Flax NNX functional API, `nnx.split` and `nnx.merge`.
     """
-    graph, variables, rest = nnx.split(module, nnx.Param, ...)
+    graph, variables, rest = nnx.split(module, nnx.Param, ...)  # type: ignore[misc]  # three, since two filters
     if jax.tree.leaves(rest):
         names = ", ".join(nnx.to_pure_dict(rest))
         raise ValueError(f"{type(module).__name__} holds state besides its parameters ({names}): keep models stateless")

@@ -89,7 +89,9 @@ def test_a_wheel_holds_xent_and_nothing_else(wheel):
 
 
 def test_importing_the_losses_imports_jax_and_nothing_else_of_weight():
-    code = "import sys, jax, jax.numpy; before = set(sys.modules); import xent.losses; print(*set(sys.modules) - before)"
+    code = (
+        "import sys, jax, jax.numpy; before = set(sys.modules); import xent.losses; print(*set(sys.modules) - before)"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     new = {name.split(".")[0] for name in out.split()} - set(sys.stdlib_module_names)
     assert new <= {"xent", "jax"}, new

@@ -55,20 +55,24 @@ def load(
     """Loads an image classification dataset by its TFDS name, preparing it first where it must be.
 
     Args:
-        name: as TFDS takes it: `digits`, `mnist`, `cifar10`, `mnist:3.0.1`.
-        data_dir: the folder of prepared datasets; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
-        validation: the fraction of the train split to cut for validation, 0 for none.
-        builtin: names that errors offer instead, as `xent.experiments.datasets.register()` gives them.
-        report: is given one line before anything is prepared.
+      name: as TFDS takes it: `digits`, `mnist`, `cifar10`, `mnist:3.0.1`.
+      data_dir: the folder of prepared datasets; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+      validation: the fraction of the train split to cut for validation, 0 for none.
+      builtin: names that errors offer instead, as `xent.experiments.datasets.register()` gives them.
+      report: is given one line before anything is prepared.
+
     Returns:
-        The three splits, disjoint: images uint8 [n, h, w, c], labels int32 [n] in 0..len(classes) - 1.
+      The three splits, disjoint: images uint8 [n, h, w, c], labels int32 [n] in 0..len(classes) - 1.
+
     Raises:
-        UsageError: the dataset cannot be had (see `prepared`) or is not of this kind, or its labels are out of range.
+      UsageError: the dataset cannot be had (see `prepared`) or is not of this kind, or its labels are out of range.
+
     Example:
-        >>> load("digits", builtin=datasets.register()).train.image.shape  # doctest: +SKIP
-        (1293, 8, 8, 1)
+      >>> load("digits", builtin=datasets.register()).train.image.shape  # doctest: +SKIP
+      (1293, 8, 8, 1)
+
     Source:
-        https://www.tensorflow.org/datasets
+      https://www.tensorflow.org/datasets
     """
     if not 0 <= validation < 1:
         raise UsageError(f"validation is {validation}: give a fraction of the train split, from 0 to below 1")

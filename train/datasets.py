@@ -10,26 +10,18 @@ import importlib.util
 import io
 import logging
 import os
-import queue
 import re
-import socket
 import tempfile
-import threading
-import time
-import urllib.parse
-import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from xent.train.errors import UsageError
+from xent.train.network import addresses, unreachable
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
-
-PATIENCE = 3.0
-"""Seconds that the hosts of a dataset together get to answer."""
 
 
 def prepared(
@@ -42,19 +34,23 @@ def prepared(
     """Opens a TFDS dataset, preparing it in `array_record` format if it is not there yet.
 
     Args:
-        name: as TFDS takes it: `mnist`, `glue/sst2`, `mnist:3.0.1`.
-        data_dir: the folder of prepared datasets; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
-        builtin: names to offer where the one asked for cannot be had.
-        report: is given one line before a preparation starts.
+      name: as TFDS takes it: `mnist`, `glue/sst2`, `mnist:3.0.1`.
+      data_dir: the folder of prepared datasets; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+      builtin: names to offer where the one asked for cannot be had.
+      report: is given one line before a preparation starts.
+
     Returns:
-        The TFDS builder, ready for `as_data_source`.
+      The TFDS builder, ready for `as_data_source`.
+
     Raises:
-        UsageError: unknown name; TensorFlow, network or folder missing; a damaged folder.
+      UsageError: unknown name; TensorFlow, network or folder missing; a damaged folder.
+
     Example:
-        >>> prepared("digits", builtin=datasets.register()).info.splits["test"].num_examples  # doctest: +SKIP
-        360
+      >>> prepared("digits", builtin=datasets.register()).info.splits["test"].num_examples  # doctest: +SKIP
+      360
+
     Source:
-        https://www.tensorflow.org/datasets
+      https://www.tensorflow.org/datasets
     """
     root = os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     builder = _open(name, root, builtin)
@@ -150,7 +146,7 @@ def _prepare(
     stock = type(builder).__module__.startswith("tensorflow_datasets.")
     if stock and not _has_tensorflow():
         raise _needs_tensorflow(name, builtin)
-    if hosts := _unreachable(_addresses(builder, manual)):
+    if hosts := unreachable(addresses(builder, manual)):
         raise UsageError(
             f"dataset {name!r} is not prepared and {', '.join(hosts[:3])} cannot be reached: connect, or put its "
             f"files under their original names in {manual}{_offer(builtin, ', or ')}"
@@ -189,48 +185,6 @@ def _check_writable(name: str, root: str) -> None:
         raise UsageError(
             f"dataset {name!r} cannot be prepared in {root} ({error.strerror}): choose a data_dir that can be written"
         ) from error
-
-
-def _addresses(builder: "DatasetBuilder", manual: Path) -> list[str]:
-    """The addresses that are still needed; one set as the builder's `URL` stands for those TFDS has on record."""
-    recorded = builder.url_infos or {}
-    mirror = getattr(type(builder), "URL", None)
-    if recorded and isinstance(mirror, str) and not any(url.startswith(mirror) for url in recorded):
-        return [mirror]
-    return [url for url, info in recorded.items() if not (info.filename and (manual / info.filename).exists())]
-
-
-def _unreachable(urls: Sequence[str]) -> list[str]:
-    """The hosts to blame: none if one of them accepts a connection in time, or if there is none to ask.
-
-    Threads, because a name that does not resolve cannot be given a time limit. Behind a proxy the proxy is asked.
-    """
-    proxies = urllib.request.getproxies()
-    doors: dict[str, tuple[str, int]] = {}
-    for url in urls:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            return []  # nothing we can judge
-        proxy = None if urllib.request.proxy_bypass(parts.hostname) else proxies.get(parts.scheme)
-        door = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}") if proxy else parts
-        doors[parts.hostname] = (door.hostname or "", door.port or (443 if door.scheme == "https" else 80))
-    answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
-    for host, port in set(doors.values()):
-        threading.Thread(target=lambda host=host, port=port: answers.put(_knock(host, port)), daemon=True).start()
-    deadline = time.monotonic() + PATIENCE
-    with contextlib.suppress(queue.Empty):
-        for _ in set(doors.values()):
-            if answers.get(timeout=max(0.0, deadline - time.monotonic())):
-                return []
-    return list(doors)
-
-
-def _knock(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=PATIENCE).close()
-    except OSError:
-        return False
-    return True
 
 
 def _has_tensorflow() -> bool:

@@ -4,7 +4,7 @@
 class UsageError(ValueError):
     """A request that cannot be met: one line with what was given, what is allowed and what to do.
 
-    Commands print it and exit with code 2, without a traceback; every other exception is a fault of ours and keeps its own.
+    Commands print it and exit with code 2, without a traceback; any other exception is a fault of ours and shows one.
     """
 
 

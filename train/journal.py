@@ -28,7 +28,7 @@ def open_journal(folder: Path, step: int) -> Callable[[Record], None]:
     """
     for name in ("metrics.jsonl", "timing.jsonl"):
         file = folder / name
-        kept = [entry for entry in _whole_lines(file) if 0 < step and entry["step"] <= step]
+        kept = [entry for entry in _whole_lines(file) if step > 0 and entry["step"] <= step]
         file.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
     began = time.perf_counter()
 

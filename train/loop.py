@@ -114,11 +114,17 @@ def fit(
     Raises:
       Diverged: after `patience` steps in a row whose gradients were not finite.
     """
-    done, pending = int(state.step), []
+    done = int(state.step)
+    pending: list[tuple[int, Metrics, Skips, Metrics | None]] = []
 
     def read() -> None:
-        while pending:
-            _deliver(*pending.pop(), source.steps_per_epoch, patience, record)
+        for step, metrics, skips, held_out in pending:
+            total, in_a_row = (int(count) for count in jax.device_get(skips))
+            averages = divide(held_out) if held_out else None
+            record(Record(step, step / source.steps_per_epoch, divide(metrics), averages, total))
+            if in_a_row >= patience:
+                raise Diverged(f"{in_a_row} steps in a row before step {step} had gradients with NaN or infinity")
+        pending.clear()
 
     while done < steps:
         start, epoch_end = done, (done // source.steps_per_epoch + 1) * source.steps_per_epoch
@@ -131,22 +137,3 @@ def fit(
             read()
             save(state)
     return state
-
-
-def _deliver(
-    step: int,
-    metrics: Metrics,
-    skips: Skips,
-    held_out: Metrics | None,
-    steps_per_epoch: int,
-    patience: int,
-    record: Callable[[Record], None],
-) -> None:
-    skipped, in_a_row = (int(count) for count in jax.device_get(skips))
-    averages = divide(metrics)
-    record(Record(step, step / steps_per_epoch, averages, divide(held_out) if held_out else None, skipped))
-    if in_a_row >= patience:
-        raise Diverged(
-            f"{in_a_row} steps in a row before step {step} had gradients with NaN or infinity: "
-            "lower --learning-rate, set --clip, or look at the data"
-        )

@@ -28,7 +28,7 @@ class OptimizerConfig:
     momentum: float = 0.9
     """Momentum of sgd; the other rules have their own."""
     weight_decay: float | None = None
-    """Decoupled decay of matrices, per unit of learning rate; not given: adamw 1e-4, lion 1e-3, others 0, as in optax."""
+    """Decoupled decay of matrices, per unit of learning rate; not given: optax's, adamw 1e-4, lion 1e-3, others 0."""
     clip: float | None = None
     """Largest global norm of the gradient; longer ones are scaled down to it."""
     accumulate: int = 1

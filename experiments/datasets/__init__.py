@@ -18,7 +18,7 @@ def register() -> tuple[str, ...]:
     """Makes the built-in datasets known to TFDS, which registers a builder when its module is imported.
 
     Returns:
-        Their names, `NAMES`, as `xent.train.data.load(..., builtin=...)` takes them.
+      Their names, `NAMES`, as `xent.train.data.load(..., builtin=...)` takes them.
     """
     for name in NAMES:
         importlib.import_module(f"xent.experiments.datasets.{name}")

@@ -50,7 +50,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(xent, tmp_path, arguments, messag
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("edit", ["{", "[]", '{"experiment": "digits"}', '{"experiment": "cats", "flags": {}}', "\udcff"])
+@pytest.mark.parametrize(
+    "edit", ["{", "[]", '{"experiment": "digits"}', '{"experiment": "cats", "flags": {}}', "\udcff"]
+)
 def test_a_config_that_cannot_be_read_is_one_line(xent, tmp_path, edit):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text(edit, errors="surrogateescape")
@@ -109,7 +111,15 @@ def test_doctor_says_what_is_here(xent, dataset_cache):
 def test_help_explains_every_flag(xent):
     outcome = xent("digits", "--help")
     assert outcome.code == 0
-    for flag in ("--epochs", "--optimizer", "--learning-rate", "--seeds", "--platform", "--dtype", "--matmul-precision"):
+    for flag in (
+        "--epochs",
+        "--optimizer",
+        "--learning-rate",
+        "--seeds",
+        "--platform",
+        "--dtype",
+        "--matmul-precision",
+    ):
         assert flag in outcome.out
 
 

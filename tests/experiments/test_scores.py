@@ -18,7 +18,11 @@ def shown(scores):
 
 def test_what_is_written_is_read(tmp_path):
     write_scores(tmp_path / "results.csv", SCORES)
-    assert (tmp_path / "results.csv").read_text().splitlines() == ["held out,loss,accuracy", "xent,1.25,0.5", "nearest,,0.25"]
+    assert (tmp_path / "results.csv").read_text().splitlines() == [
+        "held out,loss,accuracy",
+        "xent,1.25,0.5",
+        "nearest,,0.25",
+    ]
     assert read_scores(tmp_path / "results.csv") == SCORES
 
 

@@ -71,9 +71,10 @@ def test_everything_up_to_a_save_is_recorded_before_it(loss, params, arrays):
     order = []
     optimizer = optax.adam(0.05)
     source = array_source(arrays, 8, jax.random.key(1))
+    state = init_state(params, optimizer, jax.random.key(2))
     fit(
-        make_call(make_train_step(loss, optimizer), source, 5), init_state(params, optimizer, jax.random.key(2)), source,
-        steps=14, steps_per_call=4, patience=5, evaluate=make_evaluate(loss, arrays),
+        make_call(make_train_step(loss, optimizer), source, 5), state, source, steps=14,
+        steps_per_call=4, patience=5, evaluate=make_evaluate(loss, arrays),
         record=lambda record: order.append(("record", record.step)), pause=lambda step: step == 7,
         save=lambda state: order.append(("save", int(state.step))),
     )  # fmt: skip
@@ -93,7 +94,7 @@ def test_starting_again_from_any_save_ends_the_same(loss, params, arrays, stop):
 
 def test_bad_steps_in_a_row_end_the_run_at_the_stated_number(loss, params, arrays):
     poisoned = {**arrays, "x": np.full_like(arrays["x"], np.nan)}
-    with pytest.raises(Diverged, match="^5 steps in a row before step"):
+    with pytest.raises(Diverged, match=r"^5 steps in a row before step"):
         run(loss, params, poisoned)
 
 

@@ -122,5 +122,5 @@ def test_ranges_are_checked(flags, message):
 
 
 def test_warmup_must_end_within_the_run():
-    with pytest.raises(UsageError, match="^--warmup-steps 10: must be below the run's 10 updates$"):
+    with pytest.raises(UsageError, match=r"^--warmup-steps 10: must be below the run's 10 updates$"):
         make_optimizer(OptimizerConfig(warmup_steps=10), 10)

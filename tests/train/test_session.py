@@ -129,7 +129,9 @@ def test_a_terminal_gets_a_bar_and_a_log_gets_lines():
         said[terminal] = console.file.getvalue()
     assert "━" in said[True]
     assert "\x1b" not in said[False]
-    assert said[False].splitlines()[-1].startswith("epoch 2.0, step 10/10, loss 0.5000, accuracy 0.7500, 2 steps skipped")
+    assert (
+        said[False].splitlines()[-1].startswith("epoch 2.0, step 10/10, loss 0.5000, accuracy 0.7500, 2 steps skipped")
+    )
 
 
 def test_a_log_line_is_plain_json(tmp_path):
