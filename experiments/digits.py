@@ -11,7 +11,7 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ from xent.train.journal import read_lines
 from xent.train.loop import make_call
 from xent.train.metrics import Metrics, divide, weighted
 from xent.train.optimizers import OptimizerConfig, make_optimizer
-from xent.train.session import compile_call, train
+from xent.train.session import Saving, compile_call, train
 from xent.train.source import Source, array_source
 from xent.train.step import Batch, Loss, TrainState, init_state, make_train_step
 
@@ -127,7 +127,7 @@ def load(config: Config, console: Console) -> data.Dataset:
         )
         found = found._replace(classes=(f"not {name}", name), train=train, validation=validation, test=test)
     sizes = f"{len(found.train.label)} train, {len(found.validation.label)} validation, {len(found.test.label)} test"
-    say(console, "data", f"{config.dataset}, {sizes}: {found.source}")
+    say(console, "data", f"{config.dataset}: {sizes}\n         {found.source}")
     return found
 
 
@@ -154,15 +154,17 @@ def prepare(config: Config, console: Console) -> TrainOne:
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     say(console, "model", f"MLP {math.prod(shape)}-{config.hidden}-{outputs}, {count:,} parameters, {epochs} epochs")
     evaluate = make_evaluate(loss, images.validation._asdict())
-    jitted = make_call(step, source, config.patience, single=config.steps_per_call == 1)
-    call = compile_call(jitted, state, source, evaluate, console)
+    call = make_call(step, source, config.patience, single=config.steps_per_call == 1)
+    compiled = cache(lambda: compile_call(call, state, source, evaluate, console))  # by the first seed, for all
     test = make_evaluate(loss, images.test._asdict())
     predict = make_predict(lambda params, batch: apply(params, pixels(batch, config)), images.test._asdict())
 
     def train_one(config: Config, folder: Path) -> Scores:
         state, source = start(config.run.seed)
-        state = train(call, state, source, epochs=epochs, steps_per_call=config.steps_per_call,
-                      patience=config.patience, evaluate=evaluate, folder=folder, console=console)  # fmt: skip
+        state = train(
+            compiled, state, source, epochs=epochs, steps_per_call=config.steps_per_call, patience=config.patience,
+            evaluate=evaluate, folder=folder, console=console, saving=Saving(config.run.save_every, config.run.keep),
+        )  # fmt: skip
         logits = predict(state.params)
         predicted = logits[:, 0] > 0 if config.task == "binary" else logits.argmax(-1)
         from xent.train import report  # matplotlib: not for a run that ends at a bad flag

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 
 from xent.experiments.device import cpu_model
-from xent.experiments.folder import commit, versions
+from xent.experiments.versions import commit, versions
 from xent.train.errors import UsageError
 
 EXTRAS = ("tensorflow", "torch")  # not needed; said where found, since some commands use them

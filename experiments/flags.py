@@ -31,6 +31,12 @@ class RunConfig:
     """What the model computes in; parameters, losses and metrics stay float32."""
     matmul_precision: Literal["default", "high", "highest"] = "default"
     """Precision of float32 products on chips that have faster, rougher ones (TF32 on NVIDIA, bfloat16 on TPU)."""
+    save_every: int | None = None
+    """Steps between checkpoints, rounded up to the end of a call; not given: one a minute. There is one at the end."""
+    keep: int = 2
+    """Checkpoints that stay on disk, the newest ones."""
+    resume: Literal["never", "auto"] = "never"
+    """auto: start the run in --out, or continue it if it is there, for schedulers that restart jobs."""
     data_dir: Path | None = None
     """Where TFDS keeps prepared datasets; by default its own choice, $TFDS_DATA_DIR or tensorflow_datasets at home."""
 
@@ -38,6 +44,8 @@ class RunConfig:
         """Check every range."""
         require("--seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
         require("--seeds", self.seeds, self.seeds >= 1, "1 or more")
+        require("--keep", self.keep, self.keep >= 1, "1 or more")
+        require("--save-every", self.save_every, self.save_every is None or self.save_every >= 1, "1 or more")
 
 
 def parse(cls: type[Config], arguments: Sequence[str], *, prog: str, about: str | None = None) -> Config:

@@ -1,30 +1,21 @@
-"""A run's folder: made once, never overwritten, and self-describing through its config.json."""
+"""A run's folder: it appears whole, is never overwritten, describes itself, and has one writer at a time."""
 
+import contextlib
 import dataclasses
-import importlib.metadata
+import fcntl
 import json
-import subprocess
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from xent.experiments.versions import commit, versions
 from xent.train.errors import UsageError
 
-
-def create(out: Path | None, experiment: str) -> Path:
-    """Make the folder of a new run: `out`, or the next free `runs/EXPERIMENT-N`.
-
-    Raises:
-      UsageError: if `out` exists, or cannot be made.
-    """
-    if out is not None:
-        return _make(out)
-    taken = [folder.name.removeprefix(f"{experiment}-") for folder in Path("runs").glob(f"{experiment}-*")]
-    number = max((int(name) for name in taken if name.isdecimal()), default=0) + 1
-    while (folder := Path("runs") / f"{experiment}-{number}").exists():
-        number += 1
-    return _make(folder)
+CONFIG = "config.json"
 
 
 def refuse_existing(out: Path | None) -> None:
@@ -37,19 +28,40 @@ def refuse_existing(out: Path | None) -> None:
         raise UsageError(f"--out {out} exists: name a new folder, or continue that run with xent resume {out}")
 
 
-def _make(folder: Path) -> Path:
-    refuse_existing(folder)
+def create(out: Path | None, experiment: str, config: Any) -> Path:
+    """Make the folder of a new run, `out` or the next free `runs/EXPERIMENT-N`, with its config.json in it.
+
+    It is made under another name and renamed, so there is never a run's folder without its config.
+
+    Raises:
+      UsageError: if `out` exists, or cannot be made.
+    """
+    refuse_existing(out)
+    parent = Path("runs") if out is None else out.parent
+    making = parent / f".making-{os.getpid()}"
     try:
-        folder.mkdir(parents=True)
+        making.mkdir(parents=True)
+        (making / CONFIG).write_text(_describe(experiment, config))
+        return _rename_to_free(making, parent, experiment) if out is None else making.rename(out)
     except OSError as error:
-        raise UsageError(
-            f"--out {folder} cannot be made ({error.strerror}): name a folder that can be written"
-        ) from None
-    return folder
+        name = f"--out {out}" if out else str(parent)
+        raise UsageError(f"{name} cannot be made ({error.strerror}): name a folder that can be written") from None
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
 
 
-def write_config(folder: Path, experiment: str, config: Any) -> None:
-    """Write config.json: what repeats the run (flags) and what it ran on (versions, device, commit)."""
+def _rename_to_free(making: Path, parent: Path, experiment: str) -> Path:
+    taken = [folder.name.removeprefix(f"{experiment}-") for folder in parent.glob(f"{experiment}-*")]
+    number = max((int(name) for name in taken if name.isdecimal()), default=0)
+    while True:
+        number += 1
+        with contextlib.suppress(OSError):  # another process took this number
+            return making.rename(parent / f"{experiment}-{number}")
+        if not (parent / f"{experiment}-{number}").exists():
+            return making.rename(parent / f"{experiment}-{number}")  # it was something else: let it be raised
+
+
+def _describe(experiment: str, config: Any) -> str:
     device = jax.devices()[0]
     text = {
         "experiment": experiment,
@@ -58,55 +70,44 @@ def write_config(folder: Path, experiment: str, config: Any) -> None:
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "commit": commit(),
     }
-    (folder / "config.json").write_text(json.dumps(text, indent=2, default=str) + "\n")
+    return json.dumps(text, indent=2, default=str) + "\n"
 
 
-def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Read a run's experiment and flags.
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a run's config.json: `experiment` and `flags`, and what it was made with.
 
     Raises:
       UsageError: if this is no run's folder, or its config.json cannot be read.
     """
-    file = folder / "config.json"
+    file = folder / CONFIG
     if not file.exists():
-        there = sorted(str(found.parent) for found in Path("runs").glob("*/config.json"))
-        hint = f"there are {', '.join(there)}" if there else "there are no runs here"
-        raise UsageError(f"{folder} is not the folder of a run, it has no config.json: {hint}")
+        there = sorted(str(found.parent) for found in Path("runs").glob(f"*/{CONFIG}"))
+        hint = f"there are {', '.join(there[-5:])}" if there else "there are no runs here"
+        raise UsageError(f"{folder} is not the folder of a run, it has no {CONFIG}: {hint}")
     try:
         text = json.loads(file.read_text())
-        return str(text["experiment"]), dict(text["flags"])
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read ({error}): restore it, or start a new run") from None
+        return {"versions": {}, **text, "experiment": str(text["experiment"]), "flags": dict(text["flags"])}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise UsageError(f"{file} cannot be read ({reason}): restore it, or start a new run") from None
 
 
-def versions(*more: str) -> dict[str, str]:
-    """Return the installed version of each package that a result depends on, and of `more` where they are installed."""
-    names = (
-        "xent",
-        "jax",
-        "jaxlib",
-        "flax",
-        "optax",
-        "numpy",
-        "tensorflow-datasets",
-        "orbax-checkpoint",
-        "scikit-learn",
-    )
-    installed = {distribution.name.lower(): distribution.version for distribution in importlib.metadata.distributions()}
-    return {name: installed[name] for name in (*names, *more) if name in installed}
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Hold a run's folder against other processes; the system lets go of it when the process ends, however it ends.
 
-
-def commit() -> str | None:
-    """Return the commit of the code that runs, with a + if files differ from it; None outside a checkout of it."""
+    Raises:
+      UsageError: if another process holds it, or it cannot be written.
+    """
     try:
-        _git("ls-files", "--error-unmatch", __file__)  # a site-packages inside somebody else's checkout is not ours
-        return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
-    )
-    return done.stdout.strip()
+        file = (folder / ".lock").open("a")
+    except OSError as error:
+        raise UsageError(
+            f"{folder} cannot be written ({error.strerror}): make it writable, or start a new run"
+        ) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"{folder} is being written by another process: wait for it, or stop it first") from None
+        yield

@@ -1,7 +1,7 @@
 """`xent resume RUN`: continue a run that was stopped, from its newest checkpoint, to the very end it would have had."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from xent.experiments.flags import to_arguments
@@ -15,21 +15,21 @@ def main(arguments: Sequence[str]) -> None:
     if len(arguments) != 1 or arguments[0].startswith("-"):
         raise UsageError("xent resume takes one thing, the folder of a run: xent resume runs/digits-1")
     folder = Path(arguments[0])
-    experiment, flags = load(folder)
-    if (folder / "results.csv").exists():
-        raise UsageError(f"{folder} is finished: read {folder / 'results.csv'}, or repeat it with xent rerun {folder}")
+    experiment, flags, _ = load(folder)
     importlib.import_module(EXPERIMENTS[experiment].module).main(flags, resumed=folder)
 
 
-def load(folder: Path) -> tuple[str, list[str]]:
-    """Read a run's experiment and its command line, without `--out`.
+def load(folder: Path) -> tuple[str, list[str], Mapping[str, str]]:
+    """Read a run's experiment, its command line without the folder, and the versions it was made with.
 
     Raises:
       UsageError: see `read_config`; or the experiment is none of ours.
     """
-    experiment, flags = read_config(folder)
+    config = read_config(folder)
+    experiment = config["experiment"]
     if experiment not in EXPERIMENTS:
         raise UsageError(
             f"{folder / 'config.json'} names the experiment {experiment!r}; there are {', '.join(EXPERIMENTS)}"
         )
-    return experiment, [flag for flag in to_arguments(flags) if not flag.startswith("--out=")]
+    flags = [flag for flag in to_arguments(config["flags"]) if not flag.startswith(("--out=", "--resume="))]
+    return experiment, flags, config["versions"]

@@ -1,14 +1,14 @@
 """What an argument must be before any arithmetic: kind, dtype and shape. Values in arrays are never looked at."""
 
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 
-def array_of(name: str, value: ArrayLike, *kinds: type[jnp.generic]) -> jax.Array:
+def array_of(name: str, value: ArrayLike, *kinds: type[Any]) -> jax.Array:
     """`value` as a jax array, if its dtype is of one of `kinds` (`jnp.floating`, `jnp.integer`, `jnp.bool_`)."""
     expected = " or ".join(kind.__name__.rstrip("_") for kind in kinds)
     # One by one: a typing.Union asks for the type only, and a tracer is a jax.Array by instance, not by type.

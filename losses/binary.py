@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from xent.losses import _checks
-from xent.losses._undefined import nan_if_used
+from xent.losses._floats import largest, nan_if_used
 
 
 def sigmoid_binary_cross_entropy(
@@ -44,12 +44,12 @@ def sigmoid_binary_cross_entropy(
     Source:
       Bishop, Pattern Recognition and Machine Learning, 2006, equation 4.90
     """
-    logits = _checks.array_of("logits", logits, jnp.floating)
-    labels = _checks.array_of("labels", labels, jnp.floating, jnp.integer, jnp.bool_)
-    _checks.same_shape("labels", labels, logits.shape, "the shape of logits")
+    z = _checks.array_of("logits", logits, jnp.floating)
+    y = _checks.array_of("labels", labels, jnp.floating, jnp.integer, jnp.bool_)
+    _checks.same_shape("labels", y, z.shape, "the shape of logits")
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
-    dtype = jnp.promote_types(logits.dtype, jnp.float32)
-    return _cross_entropy(logits.astype(dtype), labels.astype(dtype), smoothing)
+    dtype = jnp.promote_types(z.dtype, jnp.float32)
+    return _cross_entropy(z.astype(dtype), y.astype(dtype), smoothing)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -71,8 +71,8 @@ def _(
     yes, no = _target(y, smoothing)
     # sigmoid(z) - yes, except that no digit is lost when the two are near.
     by_z = no * _sigmoid(z) - yes * _sigmoid(-z)
-    largest = jnp.finfo(z.dtype).max
-    by_y = (smoothing - 1) * jnp.clip(z, -largest, largest)  # finite, so that a cotangent of 0 gives 0
+    # Finite at an infinite logit too, so that a cotangent of 0 gives 0.
+    by_y = (smoothing - 1) * jnp.clip(z, -largest(z.dtype), largest(z.dtype))
     tangent = jnp.where(defined, by_z, 1) * tangents[0] + jnp.where(defined, by_y, 1) * tangents[1]
     return _cross_entropy(*primals, smoothing), nan_if_used(tangent, defined)
 

@@ -13,7 +13,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from xent.losses import _checks
-from xent.losses._undefined import nan_if_used
+from xent.losses._floats import largest, nan_if_used
 
 
 def softmax_cross_entropy_with_integer_labels(
@@ -56,28 +56,27 @@ def softmax_cross_entropy_with_integer_labels(
       Bishop, Pattern Recognition and Machine Learning, 2006, equation 4.108; smoothing: Szegedy et al., Rethinking
       the Inception Architecture for Computer Vision, 2016, section 7, https://arxiv.org/abs/1512.00567
     """
-    logits = _checks.array_of("logits", logits, jnp.floating)
-    labels = _checks.array_of("labels", labels, jnp.integer)
-    axes = _checks.axes_of("axis", axis, logits.shape)
-    batch = tuple(size for a, size in enumerate(logits.shape) if a not in axes)
-    _checks.class_count("logits", logits.shape, axes)
-    _checks.same_shape("labels", labels, batch, f"the shape of logits {logits.shape} without axis {axis}")
+    x = _checks.array_of("logits", logits, jnp.floating)
+    y = _checks.array_of("labels", labels, jnp.integer)
+    axes = _checks.axes_of("axis", axis, x.shape)
+    batch = tuple(size for a, size in enumerate(x.shape) if a not in axes)
+    _checks.class_count("logits", x.shape, axes)
+    _checks.same_shape("labels", y, batch, f"the shape of logits {x.shape} without axis {axis}")
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
 
-    dtype = jnp.promote_types(logits.dtype, jnp.float32)
-    rows = _classes_last(logits, axes).astype(dtype)
+    x = _classes_last(x, axes).astype(jnp.promote_types(x.dtype, jnp.float32))
     # Signed and wide enough for the number of classes; an unsigned label too large for it turns negative: undefined.
-    labels = labels.astype(jnp.int32 if labels.dtype.itemsize <= 4 else jnp.int64)
+    y = y.astype(jnp.int32 if y.dtype.itemsize <= 4 else jnp.int64)
     if where is None:
-        return _cross_entropy(rows, labels, None, smoothing)
+        return _cross_entropy(x, y, None, smoothing)
 
-    where = _checks.array_of("where", where, jnp.bool_)
-    if where.ndim < logits.ndim:
-        _checks.same_shape("where", where, batch, f"the shape of logits {logits.shape}, or that without axis {axis}")
-        return jnp.where(where, _cross_entropy(rows, labels, None, smoothing), 0)
-    _checks.same_shape("where", where, logits.shape, "the shape of logits, or that without axis")
-    selected = _classes_last(where, axes)
-    losses = _cross_entropy(jnp.where(selected, rows, -jnp.inf), labels, selected, smoothing)
+    selected = _checks.array_of("where", where, jnp.bool_)
+    if selected.shape == batch:
+        return jnp.where(selected, _cross_entropy(x, y, None, smoothing), 0)
+    shape = jnp.shape(logits)
+    _checks.same_shape("where", selected, shape, f"the shape of logits (or that without axis {axis})")
+    selected = _classes_last(selected, axes)
+    losses = _cross_entropy(jnp.where(selected, x, -jnp.inf), y, selected, smoothing)
     return jnp.where(selected.any(-1), losses, 0)
 
 
@@ -98,10 +97,11 @@ def _cross_entropy(x: jax.Array, y: jax.Array, selected: jax.Array | None, smoot
     if smoothing < 1:  # else the label has no weight, and its distance may be inf
         loss += (1 - smoothing) * (row.top - row.label)
     if smoothing > 0:
-        distances, count = row.top[..., None] - x, x.shape[-1]
-        if selected is not None:
-            distances, count = jnp.where(selected, distances, 0), selected.sum(-1)
-        loss += smoothing * _sum(distances) / count
+        distances = row.top[..., None] - x
+        if selected is None:
+            loss += smoothing * _sum(distances) / x.shape[-1]
+        else:
+            loss += smoothing * _sum(jnp.where(selected, distances, 0)) / selected.sum(-1)
     return jnp.where(row.defined, loss, jnp.nan)
 
 
@@ -135,18 +135,18 @@ def _probabilities_tangent(x: jax.Array, y: jax.Array, dx: jax.Array) -> jax.Arr
     return p * (dx - jnp.sum(p * dx, -1, keepdims=True))
 
 
-Primals = tuple[jax.Array, jax.Array, jax.Array | None]
+_Primals = tuple[jax.Array, jax.Array, jax.Array | None]
 
 
 @_cross_entropy.defjvp
-def _(smoothing: float, primals: Primals, tangents: Primals) -> tuple[jax.Array, jax.Array]:
+def _(smoothing: float, primals: _Primals, tangents: _Primals) -> tuple[jax.Array, jax.Array]:
     x, y, _ = primals
     tangent = jnp.sum(_gradient(*primals, smoothing) * tangents[0], -1)
     return _cross_entropy(*primals, smoothing), nan_if_used(tangent, _defined(x.max(-1), y, x.shape[-1]))
 
 
 @_gradient.defjvp
-def _(smoothing: float, primals: Primals, tangents: Primals) -> tuple[jax.Array, jax.Array]:
+def _(smoothing: float, primals: _Primals, tangents: _Primals) -> tuple[jax.Array, jax.Array]:
     return _gradient(*primals, smoothing), _probabilities_tangent(*primals[:2], tangents[0])
 
 
@@ -174,19 +174,13 @@ def _row(x: jax.Array, y: jax.Array) -> _Row:
     # select: XLA:CPU does not vectorise a sum with a comparison in it.
     distance = jnp.abs(lax.broadcasted_iota(x.dtype, x.shape, x.ndim - 1) - y[..., None].astype(x.dtype))
     exp_others = jnp.minimum(_exp_difference(x, top[..., None]), distance)
-    if __import__("os").environ.get("EB") == "1":
-        exp_others = lax.optimization_barrier(exp_others)
     sum_others = _sum(exp_others)
     return _Row(top, label, _exp_difference(label, top), exp_others, sum_others, _defined(top, y, x.shape[-1]))
 
 
 def _sum(terms: jax.Array) -> jax.Array:
-    """Over the last axis, half onto half: one after the other, 1000 terms may come out 28 ulp off, and so 5."""
+    """Over the last axis, half onto half: one after the other, 1000 terms may come out 28 ulp off, and so at most 5."""
     while (length := terms.shape[-1]) > 1:
-        if __import__("os").environ.get("EB") == "2" and length < 20000 and length > 100:
-            terms = lax.optimization_barrier(terms)
-        if __import__("os").environ.get("EB") == "3" and 60 < length < 70:
-            terms = lax.optimization_barrier(terms)
         half = length // 2
         folded = terms[..., :half] + terms[..., half : 2 * half]
         terms = folded if length % 2 == 0 else jnp.concatenate([folded, terms[..., 2 * half :]], -1)
@@ -210,7 +204,7 @@ def _exp_difference(x: jax.Array, top: jax.Array) -> jax.Array:
     Knuth's error-free difference: `difference + error` is x - top exactly, and exp(error) is 1 + error.
     """
     # -inf would make the error NaN. So far below the top (1024 and more), a finite logit is as good.
-    lowest = jnp.maximum(top - (1024 + jnp.abs(top) / 1024), jnp.finfo(x.dtype).min)
+    lowest = jnp.maximum(top - (1024 + jnp.abs(top) / 1024), -largest(x.dtype))
     x = jnp.maximum(x, lowest)
     difference = x - top
     moved = difference - x

@@ -43,7 +43,7 @@ def mean(
     """
     numerator, denominator = _sums(loss, where, weights)
     if axis_name is not None:
-        numerator, denominator = lax.psum((numerator, denominator), axis_name)
+        numerator, denominator = _over_shards(numerator, axis_name), _over_shards(denominator, axis_name)
     empty = denominator == 0
     return jnp.where(empty, 0, numerator / jnp.where(empty, 1, denominator))
 
@@ -81,23 +81,28 @@ def sum(
       The numerator of `mean`.
     """
     numerator, _ = _sums(loss, where, weights)
-    return numerator if axis_name is None else lax.psum(numerator, axis_name)
+    return numerator if axis_name is None else _over_shards(numerator, axis_name)
+
+
+def _over_shards(total: jax.Array, axis_name: str | tuple[str, ...]) -> jax.Array:
+    summed: jax.Array = lax.psum(total, axis_name)  # type: ignore[no-untyped-call]
+    return summed
 
 
 def _sums(loss: ArrayLike, where: ArrayLike | None, weights: ArrayLike | None) -> tuple[jax.Array, jax.Array]:
     """Of w * l and of w, over the entries that count."""
-    loss = _checks.array_of("loss", loss, jnp.floating)
-    loss = loss.astype(jnp.promote_types(loss.dtype, jnp.float32))
-    selected = jnp.ones(loss.shape, bool)
+    terms = _checks.array_of("loss", loss, jnp.floating)
+    terms = terms.astype(jnp.promote_types(terms.dtype, jnp.float32))
+    selected = jnp.ones(terms.shape, bool)
     if where is not None:
         selected = _checks.array_of("where", where, jnp.bool_)
-        _checks.same_shape("where", selected, loss.shape, "the shape of loss")
+        _checks.same_shape("where", selected, terms.shape, "the shape of loss")
     if weights is None:
         # Counted as integers: float32 stops counting at 2**24.
-        return jnp.sum(jnp.where(selected, loss, 0)), jnp.sum(selected).astype(loss.dtype)
-    weights = _checks.array_of("weights", weights, jnp.floating, jnp.integer)
-    _checks.same_shape("weights", weights, loss.shape, "the shape of loss")
-    weights = jnp.where(selected, weights.astype(loss.dtype), 0)
+        return jnp.sum(jnp.where(selected, terms, 0)), jnp.sum(selected).astype(terms.dtype)
+    factors = _checks.array_of("weights", weights, jnp.floating, jnp.integer)
+    _checks.same_shape("weights", factors, terms.shape, "the shape of loss")
+    factors = jnp.where(selected, factors.astype(terms.dtype), 0)
     # A weight of 0 takes out a NaN or an inf too. A finite loss stays, for the derivative with respect to its weight.
-    counts = selected & ((weights != 0) | jnp.isfinite(loss))
-    return jnp.sum(weights * jnp.where(counts, loss, 0)), jnp.sum(weights)
+    counted = selected & ((factors != 0) | jnp.isfinite(terms))
+    return jnp.sum(factors * jnp.where(counted, terms, 0)), jnp.sum(factors)

@@ -1,18 +1,66 @@
-"""A run's two logs: metrics.jsonl, which two runs of one seed write alike, and timing.jsonl, which holds the clock."""
+"""A run's two logs: metrics.jsonl, which two runs of one seed write alike, and timing.jsonl, which holds the clock.
+
+A checkpoint remembers how long each was, so that a run which goes on cuts off whatever was written after it, half a
+line included, and writes it again.
+"""
 
 import json
+import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from xent.train.loop import Record
 
+METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
+Lengths = Mapping[str, int]
+"""Log -> bytes."""
 
-def line(record: Record) -> dict[str, Any]:
-    """A record as one flat dict; held-out metrics are named `validation_...`."""
+
+class Journal(NamedTuple):
+    """The two logs of a run, open."""
+
+    append: Callable[[Record], None]
+    """Write a record, a whole line to each."""
+    lengths: Callable[[], Lengths]
+    """Bytes written so far, which are on the disk when this returns."""
+
+
+def sizes(folder: Path) -> Lengths:
+    """Bytes of each log in a run's folder as it is."""
+    return {name: (folder / name).stat().st_size for name in (METRICS, TIMING) if (folder / name).exists()}
+
+
+@contextmanager
+def open_journal(folder: Path, lengths: Lengths) -> Iterator[Journal]:
+    """Open the logs of a run for writing, cut to `lengths` (a log without one: to nothing)."""
+    with ExitStack() as stack:
+        files = {name: stack.enter_context((folder / name).open("ab", buffering=0)) for name in (METRICS, TIMING)}
+        for name, file in files.items():
+            file.truncate(lengths.get(name, 0))
+        began = time.perf_counter()
+
+        def append(record: Record) -> None:
+            seconds = round(time.perf_counter() - began, 4)
+            files[METRICS].write(_line(flat(record)))
+            files[TIMING].write(_line({"step": record.step, "seconds": seconds}))
+
+        def synced() -> Lengths:
+            for file in files.values():
+                os.fsync(file.fileno())
+            return {name: os.fstat(file.fileno()).st_size for name, file in files.items()}
+
+        yield Journal(append, synced)
+
+
+def flat(record: Record) -> dict[str, Any]:
+    """A record as one flat dict; held-out metrics are named `validation_...`, and what is not finite is None."""
     held_out = {f"validation_{name}": value for name, value in (record.held_out or {}).items()}
-    return {"step": record.step, "epoch": record.epoch, **record.metrics, **held_out, "skipped": record.skipped}
+    metrics = {name: value if math.isfinite(value) else None for name, value in {**record.metrics, **held_out}.items()}
+    return {"step": record.step, "epoch": record.epoch, **metrics, "skipped": record.skipped}
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
@@ -20,35 +68,5 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in file.read_text().splitlines()] if file.exists() else []
 
 
-def open_journal(folder: Path, step: int) -> Callable[[Record], None]:
-    """Continue the logs of a run that stands at `step`, without lines written after it; at step 0, start them.
-
-    Returns:
-      A function that appends a record: whole lines, flushed as they are written.
-    """
-    for name in ("metrics.jsonl", "timing.jsonl"):
-        file = folder / name
-        kept = [entry for entry in _whole_lines(file) if step > 0 and entry["step"] <= step]
-        file.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-    began = time.perf_counter()
-
-    def append(record: Record) -> None:
-        _append(folder / "metrics.jsonl", line(record))
-        _append(folder / "timing.jsonl", {"step": record.step, "seconds": round(time.perf_counter() - began, 4)})
-
-    return append
-
-
-def _append(file: Path, entry: dict[str, Any]) -> None:
-    with file.open("a") as out:
-        out.write(json.dumps(entry) + "\n")
-
-
-def _whole_lines(file: Path) -> list[dict[str, Any]]:
-    """The lines of a log up to the first that a kill left half-written."""
-    lines = []
-    for text in file.read_text().splitlines(keepends=True) if file.exists() else []:
-        if not text.endswith("\n"):
-            break
-        lines.append(json.loads(text))
-    return lines
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return (json.dumps(entry) + "\n").encode()

@@ -1,5 +1,6 @@
 """The loop: calls of several steps each, metrics read one call late, and a moment to save or stop after each call."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +17,11 @@ class Skips(NamedTuple):
     """Steps not taken because a gradient held a NaN or an infinity."""
 
     total: jax.Array
+    """int32 []: since the start of the run."""
     in_a_row: jax.Array
+    """int32 []: up to now."""
+    metrics: Metrics
+    """Those of the last one in this call."""
 
 
 Call = Callable[[TrainState, Feed, int | np.int32], tuple[TrainState, Metrics, Skips]]
@@ -37,7 +42,7 @@ class Record(NamedTuple):
 
 
 class Diverged(ArithmeticError):
-    """Too many steps in a row had gradients that are not finite."""
+    """Too many steps in a row had gradients that are not finite. The state before them is as good as ever."""
 
 
 def make_call(step: Step, source: Source, patience: int, single: bool = False) -> jax.stages.Wrapped:
@@ -53,29 +58,36 @@ def make_call(step: Step, source: Source, patience: int, single: bool = False) -
       single: leave the loop out and take one step; XLA:CPU runs convolutions in a loop four times slower.
     """
 
-    def one(state: TrainState, feed: Feed) -> tuple[TrainState, Metrics]:
-        return step(state, source.batch(feed, state.step))
+    def one(state: TrainState, feed: Feed) -> tuple[TrainState, Metrics, Metrics]:
+        """A step, its metrics if it was taken, and its metrics if it was skipped; the other ones are zero."""
+        state, metrics = step(state, source.batch(feed, state.step))
+        taken = state.bad_steps == 0
+        return state, _where(taken, metrics), _where(~taken, metrics)
 
-    def many(state: TrainState, feed: Feed, count: int | np.int32) -> tuple[TrainState, Metrics]:
+    def many(state: TrainState, feed: Feed, count: int | np.int32) -> tuple[TrainState, Metrics, Metrics]:
         shapes = jax.eval_shape(one, state, feed)[1]
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         stop = state.step + count
 
-        def unfinished(carry: tuple[TrainState, Metrics]) -> jax.Array:
-            state, _ = carry
-            return (state.step < stop) & (state.bad_steps < patience)
+        def unfinished(carry: tuple[TrainState, Metrics, Metrics]) -> jax.Array:
+            return (carry[0].step < stop) & (carry[0].bad_steps < patience)
 
-        def body(carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
-            state, metrics = one(carry[0], feed)
-            return state, add(carry[1], metrics)
+        def body(carry: tuple[TrainState, Metrics, Metrics]) -> tuple[TrainState, Metrics, Metrics]:
+            state, taken, skipped = one(carry[0], feed)
+            latest = jax.tree.map(lambda new, old: jnp.where(state.bad_steps > 0, new, old), skipped, carry[2])
+            return state, add(carry[1], taken), latest
 
-        return jax.lax.while_loop(unfinished, body, (state, nothing))
+        return jax.lax.while_loop(unfinished, body, (state, nothing, nothing))
 
     def call(state: TrainState, feed: Feed, count: int | np.int32) -> tuple[TrainState, Metrics, Skips]:
-        state, metrics = one(state, feed) if single else many(state, feed, count)
-        return state, metrics, Skips(state.skipped_steps, state.bad_steps)
+        state, taken, skipped = one(state, feed) if single else many(state, feed, count)
+        return state, taken, Skips(state.skipped_steps, state.bad_steps, skipped)
 
     return jax.jit(call, donate_argnums=0)
+
+
+def _where(condition: jax.Array, metrics: Metrics) -> Metrics:
+    return jax.tree.map(lambda value: jnp.where(condition, value, 0), metrics)
 
 
 def fit(
@@ -119,11 +131,11 @@ def fit(
 
     def read() -> None:
         for step, metrics, skips, held_out in pending:
-            total, in_a_row = (int(count) for count in jax.device_get(skips))
+            total, in_a_row = int(skips.total), int(skips.in_a_row)
             averages = divide(held_out) if held_out else None
             record(Record(step, step / source.steps_per_epoch, divide(metrics), averages, total))
             if in_a_row >= patience:
-                raise Diverged(f"{in_a_row} steps in a row before step {step} had gradients with NaN or infinity")
+                raise Diverged(_diagnosis(step, in_a_row, divide(skips.metrics)))
         pending.clear()
 
     while done < steps:
@@ -137,3 +149,8 @@ def fit(
             read()
             save(state)
     return state
+
+
+def _diagnosis(step: int, in_a_row: int, metrics: dict[str, float]) -> str:
+    bad = [f"{name} {value}" for name, value in metrics.items() if not math.isfinite(value)] or ["a gradient"]
+    return f"{in_a_row} steps in a row up to step {step} were not finite ({', '.join(bad)}) and were skipped"

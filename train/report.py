@@ -1,6 +1,7 @@
 """Pictures of a run, each with its numbers as CSV beside it."""
 
 import csv
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ matplotlib.use("Agg")
 
 
 def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
-    """Write a table; returns the file."""
-    with file.open("w", newline="") as out:
+    """Write a table, whole or not at all; returns the file."""
+    with file.with_name(f".{file.name}").open("w", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(header)
         writer.writerows(rows)
-    return file
+        out.flush()
+        os.fsync(out.fileno())
+    return Path(out.name).rename(file)
 
 
 def learning_curve(lines: Sequence[dict[str, Any]], folder: Path) -> Path:
@@ -36,7 +39,7 @@ def learning_curve(lines: Sequence[dict[str, Any]], folder: Path) -> Path:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, name, unit in zip(figure.subplots(1, 2), ("loss", "accuracy"), ("nats", "share correct"), strict=True):
         for key, label in ((name, "training"), (f"validation_{name}", "validation")):
-            points = [(entry["epoch"], entry[key]) for entry in lines if key in entry]
+            points = [(entry["epoch"], entry[key]) for entry in lines if entry.get(key) is not None]
             if points:
                 axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 60 else "")
         axes.set(xlabel="epoch", ylabel=f"{name} ({unit})", title="cross-entropy" if name == "loss" else name)

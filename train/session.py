@@ -1,23 +1,33 @@
-"""One run from first to last step, with what surrounds the loop: compilation, logs, progress, checkpoints, Ctrl-C."""
+"""One run, from first to last step, with what surrounds the loop: compilation, logs, progress, checkpoints, Ctrl-C."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from rich.console import Console
 
+from xent.train.errors import UsageError
 from xent.train.interrupt import Interrupted, interrupts
-from xent.train.journal import open_journal
-from xent.train.loop import Call, Record, fit
+from xent.train.journal import open_journal, sizes
+from xent.train.loop import Call, Diverged, Record, fit
 from xent.train.metrics import Metrics, divide
 from xent.train.progress import progress
 from xent.train.source import Source
 from xent.train.step import TrainState
 
 SAVE_SECONDS = 60.0
+
+
+class Saving(NamedTuple):
+    """When a run saves its state; it always does at its end and when it is asked to stop."""
+
+    every: int | None = None
+    """Steps between saves, rounded up to the end of a call; None saves once a minute."""
+    keep: int = 2
+    """Checkpoints that stay."""
 
 
 def compile_call(
@@ -36,7 +46,7 @@ def compile_call(
 
 
 def train(
-    call: Call,
+    compiled: Callable[[], Call],
     state: TrainState,
     source: Source,
     *,
@@ -46,13 +56,14 @@ def train(
     evaluate: Callable[[Any], Metrics],
     folder: Path,
     console: Console,
+    saving: Saving,
 ) -> TrainState:
-    """Run to the end of the last epoch, from the newest checkpoint in `folder` if there is one.
+    """Run to the end of the last epoch, from the newest good checkpoint in `folder` if there is one.
 
     Writes metrics.jsonl, timing.jsonl and checkpoints/ into `folder`.
 
     Args:
-      call: from `make_call`, compiled.
+      compiled: gives the compiled call; asked once, when a signal no longer ends the process.
       state: the state before the first step.
       source: where the batches come from.
       epochs: passes over the data.
@@ -61,53 +72,69 @@ def train(
       evaluate: metrics of parameters on validation data.
       folder: the run's folder.
       console: where progress is shown.
+      saving: when to save, and how much to keep.
 
     Returns:
       The state after the last step.
 
     Raises:
       Interrupted: after Ctrl-C or SIGTERM, when all is saved.
-      Diverged: see `fit`.
+      Diverged: see `fit`; the message says which checkpoint is the last good one.
+      UsageError: if the folder cannot be written, or its checkpoint is of another model.
     """
     from xent.train.checkpoint import open_checkpoints, restore, save  # orbax takes a second to import
 
     steps = epochs * source.steps_per_epoch
-    with open_checkpoints(folder / "checkpoints") as checkpoints, interrupts() as received:
-        state = restore(checkpoints, state) or state
+    with interrupts() as received, open_checkpoints(folder / "checkpoints", saving.keep) as checkpoints:
+        restored = restore(checkpoints, state, sizes(folder), lambda text: console.print(text, style="yellow"))
+        state, lengths = restored or (state, {})
         start = int(state.step)
-        journal = open_journal(folder, start)
-        saved = [time.monotonic()]
+        call = compiled()
+        with open_journal(folder, lengths) as journal, progress(console, steps, start) as show:
+            saved = [start, time.monotonic()]
 
-        def pause(step: int) -> bool:
-            del step
-            return received() is not None or time.monotonic() - saved[0] > SAVE_SECONDS
+            def pause(step: int) -> bool:
+                due = (
+                    time.monotonic() - saved[1] > SAVE_SECONDS
+                    if saving.every is None
+                    else step - saved[0] >= saving.every
+                )
+                return due or received() is not None
 
-        def keep(state: TrainState) -> None:
-            if int(state.step) > start:
-                save(checkpoints, state)
-            saved[0] = time.monotonic()
-            number = received()
-            if number is not None and int(state.step) < steps:
-                checkpoints.wait_until_finished()
-                raise Interrupted(number)
-
-        with progress(console, steps, start) as show:
+            def keep(state: TrainState) -> None:
+                step = int(state.step)
+                save(checkpoints, step, state, journal.lengths())
+                saved[:] = step, time.monotonic()
+                number = received()
+                if number is not None and step < steps:
+                    checkpoints.wait_until_finished()
+                    raise Interrupted(number)
 
             def record(record: Record) -> None:
-                journal(record)
+                journal.append(record)
                 show(record)
 
             if start == 0:  # where the curve begins: log(classes) for a network that knows nothing
-                journal(Record(0, 0.0, {}, divide(evaluate(state.params)), 0))
-            return fit(
-                call,
-                state,
-                source,
-                steps=steps,
-                steps_per_call=steps_per_call,
-                patience=patience,
-                evaluate=evaluate,
-                record=record,
-                pause=pause,
-                save=keep,
-            )
+                journal.append(Record(0, 0.0, {}, divide(evaluate(state.params)), 0))
+            try:
+                return fit(
+                    call,
+                    state,
+                    source,
+                    steps=steps,
+                    steps_per_call=steps_per_call,
+                    patience=patience,
+                    evaluate=evaluate,
+                    record=record,
+                    pause=pause,
+                    save=keep,
+                )
+            except Diverged as error:
+                checkpoints.wait_until_finished()
+                last = checkpoints.latest_step()
+                good = f"the last good checkpoint is {checkpoints.directory / str(last)}" if last else "none was saved"
+                raise Diverged(f"{error}; {good}") from None
+            except OSError as error:
+                raise UsageError(
+                    f"{folder} cannot be written ({error.strerror}): mend that, then xent resume {folder}"
+                ) from None

@@ -61,8 +61,8 @@ def init_state(params: Any, optimizer: optax.GradientTransformation, key: jax.Ar
 def make_train_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step:
     """Make the pure step: gradient, guard against NaN, update, metrics.
 
-    A step whose gradients hold a NaN or an infinity leaves parameters and optimiser as they were and adds nothing to
-    the metrics. It counts in `state.skipped_steps` and, until a good one comes, in `state.bad_steps`.
+    A step whose gradients hold a NaN or an infinity leaves parameters and optimiser as they were. It counts in
+    `state.skipped_steps` and, until a good one comes, in `state.bad_steps`.
 
     Args:
       loss: `loss(params, batch, key) -> (scalar, metrics)`.
@@ -90,8 +90,6 @@ def make_train_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step
         key = jax.random.fold_in(state.key, state.step)
         (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, batch, key)
         updates, opt_state = guarded.update(gradients, state.opt_state, state.params)
-        finite = opt_state.last_finite
-        metrics = jax.tree.map(lambda value: jnp.where(finite, value, 0), metrics)
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state, state.key), metrics
 

@@ -33,7 +33,6 @@ def environment() -> dict[str, Any]:
         "device": device_name(),
         "backend": jax.default_backend(),
         "cores": cores(),
-        "matmul_precision": jax.config.jax_default_matmul_precision or "default",
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "commit": commit(),
     }
@@ -52,14 +51,8 @@ def to_record(benchmark: str, unit: str, flags: dict[str, Any], measured: Measur
     for timing in measured.timings:
         per_unit, to_first = _estimates(timing, measured)
         compiled = timing.compile._asdict() if timing.compile else None
-        cases.append(
-            {
-                **timing._asdict(),
-                "compile": compiled,
-                "microseconds_per_unit": per_unit._asdict(),
-                "ratio": to_first._asdict(),
-            }
-        )
+        derived = {"microseconds_per_unit": per_unit._asdict(), "ratio": to_first._asdict()}
+        cases.append({**timing._asdict(), "compile": compiled, **derived})
     return {
         "schema": SCHEMA,
         "benchmark": benchmark,
@@ -74,17 +67,16 @@ def to_record(benchmark: str, unit: str, flags: dict[str, Any], measured: Measur
 
 def table(unit: str, measured: Measurement) -> Table:
     """Lay a measurement out for people, a row a case; ratios are to the first."""
-    first, rounds = measured.timings[0].name, len(measured.order)
     confidence = estimate(measured.timings[0].seconds).confidence
-    title = f"median of {rounds} rounds, with its {confidence:.0%} interval"
-    result = Table(title=title, box=None, header_style="bold", padding=(0, 3, 0, 0), title_justify="left")
-    result.add_column("")
-    for header in (f"µs a {unit}", "interval", f"ratio to {first}", "interval", "compile, s"):
-        result.add_column(header, justify="right")
+    title = f"medians of {len(measured.order)} rounds, with {confidence:.0%} intervals; ratios to the first"
+    result = Table(title=title, box=None, header_style="bold", padding=(0, 2, 0, 0), title_justify="left")
+    result.add_column("", no_wrap=True)
+    for header in (f"µs a {unit}", "interval", "ratio", "interval", "compile s"):
+        result.add_column(header, justify="right", no_wrap=True)
     for timing in measured.timings:
         per_unit, to_first = _estimates(timing, measured)
         compiled = f"{sum(timing.compile):.2f}" if timing.compile else "-"
-        result.add_row(timing.name, *_show(per_unit, 1), *_show(to_first, 3), compiled)
+        result.add_row(timing.name, *_show(per_unit, 0), *_show(to_first, 2), compiled)
     return result
 
 
@@ -96,7 +88,8 @@ def _estimates(timing: Timing, measured: Measurement) -> tuple[Estimate, Estimat
 
 
 def _show(value: Estimate, digits: int) -> tuple[str, str]:
-    return f"{value.median:.{digits}f}", f"{value.low:.{digits}f} to {value.high:.{digits}f}"
+    """The median with one digit more than its interval."""
+    return f"{value.median:.{digits + 1}f}", f"{value.low:.{digits}f}-{value.high:.{digits}f}"
 
 
 def refuse(out: Path | None) -> None:

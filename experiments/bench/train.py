@@ -58,13 +58,17 @@ class Config:
 
 def make_cases(job: Job, torch: bool) -> list[Case]:
     """List what to time; ratios are to the first."""
-    peers = [pytorch(job, "PyTorch"), pytorch(job, "PyTorch, fused Adam", fused=True)] if torch else []
+    peers = [
+        pytorch(job, "PyTorch"),
+        pytorch(job, "PyTorch, fused Adam", fused=True),
+        pytorch(job, "the same, one thread", fused=True, threads=1),
+    ]
     return [
         ours(job, "ours"),
         ours(job, "ours, one step a call", single=True),
         plain(job, "plain optax script"),
-        *peers,
-        products(job, "two large products alone"),
+        *(peers if torch else []),
+        products(job, "two large products"),
         ours(job, "ours, again"),
     ]
 

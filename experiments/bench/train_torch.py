@@ -15,7 +15,7 @@ def installed() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def pytorch(job: Job, name: str, *, fused: bool = False) -> Case:
+def pytorch(job: Job, name: str, *, fused: bool = False, threads: int | None = None) -> Case:
     """Train as the usual loop does, eagerly, on tensors in memory.
 
     It reads no loss and measures no accuracy: less work than ours.
@@ -23,12 +23,13 @@ def pytorch(job: Job, name: str, *, fused: bool = False) -> Case:
     Args:
       job: what to train.
       name: of the case.
-      fused: Adam in one kernel for all parameters, which PyTorch has and does not choose by itself on a CPU.
+      fused: Adam in one kernel, which PyTorch has and does not choose by itself on a CPU.
+      threads: by default as many as JAX has. Where other programs are busy too, two threads that wait for each other
+        at every operation can be ten times slower than one.
     """
 
     def build() -> Built:
         torch: Any = importlib.import_module("torch")  # Any: typed where it is installed, unknown where it is not
-        torch.set_num_threads(cores())
         torch.manual_seed(job.seed)
         images = torch.from_numpy(job.images.reshape(len(job.images), -1))
         labels = torch.from_numpy(job.labels).long()
@@ -40,6 +41,7 @@ def pytorch(job: Job, name: str, *, fused: bool = False) -> Case:
         batches = _shuffled(torch, job)
 
         def run() -> None:
+            torch.set_num_threads(threads or cores())
             for _ in range(job.steps):
                 rows = next(batches)
                 inputs = images[rows].float().div_(127.5).sub_(1)

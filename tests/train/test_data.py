@@ -15,7 +15,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from xent.train import data, datasets
+from xent.train import data, network
 from xent.train.errors import UsageError
 
 ONE_CLASS = tfds.features.ClassLabel(num_classes=1)
@@ -231,7 +231,7 @@ def test_hosts_that_do_not_answer_are_named_at_once(tmp_path):
     name = make({"train": list(examples(30))}, code_path=tfds.core.Path(tmp_path / "here.py"))
     begin = time.monotonic()
     message = refusal(name, tmp_path / "data", builtin=("digits",))
-    assert time.monotonic() - begin < datasets.PATIENCE + 2
+    assert time.monotonic() - begin < network.PATIENCE + 2
     assert "127.0.0.1" in message
     assert os.path.join("data", "downloads", "manual") in message
     assert "built-in digits" in message
@@ -244,9 +244,9 @@ def test_hosts_that_do_not_answer_are_named_at_once(tmp_path):
 def test_a_host_that_answers_is_not_blamed():
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}/x"
-        assert datasets._unreachable([address, "http://nosuch.invalid/y"]) == []
-    assert datasets._unreachable([address, "http://nosuch.invalid/y"]) == ["127.0.0.1", "nosuch.invalid"]
-    assert datasets._unreachable([]) == []
+        assert network.unreachable([address, "http://nosuch.invalid/y"]) == []
+    assert network.unreachable([address, "http://nosuch.invalid/y"]) == ["127.0.0.1", "nosuch.invalid"]
+    assert network.unreachable([]) == []
 
 
 def test_damaged_folders_are_named(tmp_path):

@@ -4,6 +4,9 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import jax
 import optax
@@ -13,15 +16,18 @@ from rich.console import Console
 from xent.train.checkpoint import open_checkpoints, restore
 from xent.train.evaluate import make_evaluate
 from xent.train.interrupt import Interrupted, interrupts
-from xent.train.journal import open_journal, read_lines
+from xent.train.journal import METRICS, open_journal, read_lines, sizes
 from xent.train.loop import Record, make_call
 from xent.train.progress import progress
-from xent.train.session import compile_call, train
+from xent.train.session import Saving, compile_call, train
 from xent.train.source import array_source
 from xent.train.step import init_state, make_train_step
 
 
-def run(loss, params, arrays, folder, *, epochs=4, evaluate=None):
+SAVING = Saving()
+
+
+def run(loss, params, arrays, folder, *, epochs=4, evaluate=None, saving=SAVING):
     folder.mkdir(exist_ok=True)
     console = Console(file=io.StringIO())
     optimizer = optax.adam(0.05)
@@ -29,10 +35,9 @@ def run(loss, params, arrays, folder, *, epochs=4, evaluate=None):
     state = init_state(params, optimizer, jax.random.key(2))
     call = make_call(make_train_step(loss, optimizer), source, 5)
     held_out = make_evaluate(loss, arrays)
-    call = compile_call(call, state, source, held_out, console)
     end = train(
-        call, state, source, epochs=epochs, steps_per_call=3, patience=5,
-        evaluate=evaluate or held_out, folder=folder, console=console,
+        lambda: compile_call(call, state, source, held_out, console), state, source, epochs=epochs, steps_per_call=3,
+        patience=5, evaluate=evaluate or held_out, folder=folder, console=console, saving=saving,
     )  # fmt: skip
     return end, console.file.getvalue()
 
@@ -50,8 +55,10 @@ def test_a_finished_run_is_on_disk(loss, params, arrays, tmp_path):
     assert "seconds" not in (tmp_path / "run" / "metrics.jsonl").read_text()
     assert [line["step"] for line in read_lines(tmp_path / "run" / "timing.jsonl")] == [line["step"] for line in lines]
     with open_checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
-        found = restore(checkpoints, init_state(params, optax.adam(0.05), jax.random.key(0)))
-    assert same(found, end)
+        like = init_state(params, optax.adam(0.05), jax.random.key(0))
+        found = restore(checkpoints, like, sizes(tmp_path / "run"), pytest.fail)
+    assert same(found.state, end)
+    assert found.lengths == sizes(tmp_path / "run")
     assert "compile" in said
     assert "step 28/28" in said
 
@@ -100,23 +107,46 @@ def test_a_run_killed_before_its_first_save_starts_over(loss, params, arrays, tm
 
 
 def test_the_journal_drops_what_came_after_the_checkpoint_and_what_is_half_written(tmp_path):
-    append = open_journal(tmp_path, 0)
-    for step in (3, 6, 9):
-        append(Record(step, step / 3, {"loss": 1.0 / step}, None, 0))
-    file = tmp_path / "metrics.jsonl"
-    whole = file.read_text()
-    file.write_text(whole + '{"step": 12, "lo')
-    open_journal(tmp_path, 6)(Record(9, 3.0, {"loss": 1.0 / 9}, None, 0))
-    assert file.read_text() == whole
+    with open_journal(tmp_path, {}) as journal:
+        for step in (3, 6):
+            journal.append(Record(step, step / 3, {"loss": 1.0 / step}, None, 0))
+        lengths = journal.lengths()
+        journal.append(Record(9, 3.0, {"loss": 1.0 / 9}, None, 0))
+    whole = (tmp_path / METRICS).read_text()
+    with (tmp_path / METRICS).open("a") as file:
+        file.write('{"step": 12, "lo')
+    with open_journal(tmp_path, lengths) as journal:
+        journal.append(Record(9, 3.0, {"loss": 1.0 / 9}, None, 0))
+    assert (tmp_path / METRICS).read_text() == whole
 
 
-def test_the_second_signal_is_not_caught():
+def test_the_first_signal_is_a_wish():
     with interrupts() as received:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert received() == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+        assert received() is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received() == signal.SIGTERM
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_ends_the_process_even_in_compiled_code(number):
+    code = (
+        "import ctypes, xent.train.interrupt as i\n"
+        "with i.interrupts():\n"
+        "    print('ready', flush=True)\n"
+        "    [ctypes.CDLL(None).sleep(30) for _ in range(9)]\n"  # a call into C: Python's handlers wait for its end
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    began = time.monotonic()
+    process.send_signal(number)
+    time.sleep(0.2)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert "stopped at once" in said
+    assert time.monotonic() - began < 5
 
 
 def test_a_terminal_gets_a_bar_and_a_log_gets_lines():
@@ -134,8 +164,8 @@ def test_a_terminal_gets_a_bar_and_a_log_gets_lines():
     )
 
 
-def test_a_log_line_is_plain_json(tmp_path):
-    open_journal(tmp_path, 0)(Record(1, 0.5, {"loss": float("nan")}, {"loss": 2.0}, 1))
-    line = json.loads((tmp_path / "metrics.jsonl").read_text())
-    assert line["validation_loss"] == 2.0
-    assert line["skipped"] == 1
+def test_a_log_line_is_strict_json(tmp_path):
+    with open_journal(tmp_path, {}) as journal:
+        journal.append(Record(1, 0.5, {"loss": float("nan")}, {"loss": 2.0}, 1))
+    line = json.loads((tmp_path / METRICS).read_text(), parse_constant=pytest.fail)
+    assert line == {"step": 1, "epoch": 0.5, "loss": None, "validation_loss": 2.0, "skipped": 1}

@@ -1,7 +1,13 @@
-"""Rows without a loss (a label out of range, a NaN): NaN to whoever uses them, and nothing to whoever does not."""
+"""Arithmetic at the edge of the floats: the largest of them, and NaN for whoever uses what is undefined."""
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+
+
+def largest(dtype: jnp.dtype) -> float:
+    """The largest finite number of a float dtype."""
+    return float(jnp.finfo(dtype).max)  # type: ignore[no-untyped-call]
 
 
 def nan_if_used(tangent: jax.Array, defined: jax.Array) -> jax.Array:
@@ -14,5 +20,7 @@ def nan_if_used(tangent: jax.Array, defined: jax.Array) -> jax.Array:
     must be finite in the undefined rows, and not 0: whatever they are, what comes out is NaN.
     """
     dtype = tangent.dtype
-    large = jnp.where(defined, 1, jnp.finfo(dtype).max).astype(dtype)
-    return tangent * large * large * defined.astype(dtype) * large * large
+    large = jnp.where(defined, 1, largest(dtype)).astype(dtype)
+    # Behind a barrier, because XLA makes of a product with a converted bool a select, which has no NaN.
+    zero = lax.optimization_barrier(defined.astype(dtype))
+    return tangent * large * large * zero * large * large
