@@ -5,11 +5,11 @@ a flipped bit is otherwise read as a number like any other.
 """
 
 import gc
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,7 +77,7 @@ def restore(
     """
     for step in sorted(manager.all_steps(), reverse=True):
         try:
-            with _unraisable_errors_dropped():
+            with _stderr_dropped():
                 return _read(manager, step, like, sizes)
         except UsageError:
             raise
@@ -85,8 +85,8 @@ def restore(
             folder = Path(manager.directory) / str(step)
             aside = _set_aside(folder)
             reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+            manager.reload()
             report(f"checkpoint {folder} is damaged ({reason}): moved to {aside.name}, falling back to the one before")
-    manager.reload()
     return None
 
 
@@ -148,12 +148,17 @@ def _set_aside(folder: Path) -> Path:
 
 
 @contextmanager
-def _unraisable_errors_dropped() -> Iterator[None]:
-    """A read that fails leaves coroutines behind, which print pages when they are collected: let that be here."""
-    before = sys.unraisablehook
-    sys.unraisablehook = lambda _: None
+def _stderr_dropped() -> Iterator[None]:
+    """A read that fails leaves coroutines and threads behind that print pages, some of them from C++."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         yield
     finally:
         gc.collect()
-        sys.unraisablehook = before
+        sys.unraisablehook = hook
+        os.dup2(before, 2)
+        os.close(before)

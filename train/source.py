@@ -4,7 +4,7 @@ Data that fits stays on the device, and each step gathers its batch inside the j
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -75,8 +75,12 @@ def array_source(arrays: Any, batch_size: int, key: jax.Array) -> Source:
     examples = len(jax.tree.leaves(arrays)[0])
     steps_per_epoch = -(-examples // batch_size)
 
+    @lru_cache(maxsize=1)  # every call of an epoch asks for it, and sorting 60000 rows takes as long as many steps
+    def order(epoch: int) -> jax.Array:
+        return _order(key, epoch, examples, batch_size)
+
     def feed(step: int) -> Feed:
-        return {"arrays": arrays, "order": _order(key, step // steps_per_epoch, examples, batch_size)}
+        return {"arrays": arrays, "order": order(step // steps_per_epoch)}
 
     def batch(feed: Feed, step: jax.Array) -> Batch:
         return gather(feed["arrays"], feed["order"][step % steps_per_epoch])

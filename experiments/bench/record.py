@@ -12,7 +12,7 @@ from rich.table import Table
 from xent.experiments.bench.engine import Measurement, Timing
 from xent.experiments.bench.estimate import Estimate, estimate, ratio
 from xent.experiments.device import device_name
-from xent.experiments.folder import commit, versions
+from xent.experiments.versions import commit, versions
 from xent.train.errors import UsageError
 
 SCHEMA = 1
@@ -27,7 +27,7 @@ def cores() -> int:
 def environment() -> dict[str, Any]:
     """Return what a result depends on besides the code and its flags."""
     return {
-        "versions": versions(),
+        "versions": versions("torch"),
         "python": platform.python_version(),
         "system": platform.platform(),
         "device": device_name(),

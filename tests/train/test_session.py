@@ -23,7 +23,6 @@ from xent.train.session import Saving, compile_call, train
 from xent.train.source import array_source
 from xent.train.step import init_state, make_train_step
 
-
 SAVING = Saving()
 
 

@@ -1,0 +1,328 @@
+"""A run is never lost: what happens to users, done to the real loop through the command line."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xent.train.journal import read_lines
+
+JOB = ("digits", "--epochs", "30", "--steps-per-call", "4", "--save-every", "1", "--no-baselines", "--hidden", "32")
+XENT = (sys.executable, "-m", "xent.experiments")
+
+
+def start(folder, *arguments):
+    command = [*XENT, *(str(argument) for argument in arguments)]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process, condition, limit=60):
+    began = time.monotonic()
+    while process.poll() is None and not condition() and time.monotonic() - began < limit:
+        time.sleep(0.002)
+
+
+def state_of(run):
+    """The arrays of the last checkpoint, and the log, as bytes."""
+    import orbax.checkpoint as ocp
+
+    with ocp.CheckpointManager(run.absolute() / "checkpoints") as manager:
+        step = manager.latest_step()
+        state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore())).state
+    import jax
+
+    return step, [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)], (run / "metrics.jsonl").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, dataset_cache):
+    """The run that nothing happens to."""
+    folder = tmp_path_factory.mktemp("whole")
+    process = start(folder, *JOB, "--out", "run")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    return folder / "run"
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    """A finished run to do harm to, made unfinished."""
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run" / "results.csv").unlink()
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_kill_9_at_random_moments_changes_nothing(whole, tmp_path, kills):
+    expected, chance, done = state_of(whole), random.Random(0), 0
+    run = tmp_path / "run"
+    log = run / "metrics.jsonl"
+    while True:
+        before = log.stat().st_size if log.exists() else 0
+        process = start(tmp_path, *JOB, "--out", "run", "--resume", "auto")
+        if done < kills:
+            if chance.random() < 0.25:  # anywhere: while it imports, reads data, compiles
+                time.sleep(chance.uniform(0, 4))
+            else:  # while it trains and saves
+                wait_for(process, lambda size=before: log.exists() and log.stat().st_size > size)
+                time.sleep(chance.uniform(0, 0.3))
+            done += process.poll() is None
+            process.kill()
+        _, said = process.communicate(timeout=120)
+        if process.returncode == 0:
+            assert state_of(run) == expected
+            if done == kills:
+                return
+            shutil.rmtree(run)
+        else:
+            assert process.returncode == -signal.SIGKILL, said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_exits_within_five_seconds(whole, tmp_path, number):
+    process = start(tmp_path, *JOB, "--epochs", "3000", "--out", "run")
+    wait_for(process, lambda: (tmp_path / "run/metrics.jsonl").exists())
+    time.sleep(0.3)
+    began = time.monotonic()
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - began < 5
+    assert process.returncode == 128 + number
+    assert said.endswith("continue with: xent resume run\n")
+    step, _, log = state_of(tmp_path / "run")
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert lines[-1]["step"] == step  # everything that was done is saved
+
+
+def test_a_signal_while_it_compiles_is_kept_until_the_first_step(whole, tmp_path):
+    process = start(tmp_path, *JOB, "--out", "run")
+    wait_for(process, lambda: (tmp_path / "run/checkpoints").exists())  # opened just before compilation
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    again = start(tmp_path, "resume", "run")
+    again.communicate(timeout=120)
+    assert again.returncode == 0
+    assert state_of(tmp_path / "run") == state_of(whole)
+
+
+def last_checkpoint(run):
+    return run / "checkpoints" / str(max(int(folder.name) for folder in (run / "checkpoints").iterdir()))
+
+
+def truncate(checkpoint):
+    data = max((file for file in checkpoint.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+
+
+def flip_a_bit(checkpoint):
+    data = max((file for file in checkpoint.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+
+
+def delete_half(checkpoint):
+    for file in sorted(file for file in checkpoint.rglob("*") if file.is_file())[::2]:
+        file.unlink()
+
+
+def empty(checkpoint):
+    shutil.rmtree(checkpoint)
+    checkpoint.mkdir()
+
+
+def lose_lines(checkpoint):
+    log = checkpoint.parents[1] / "metrics.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:-1]))
+
+
+@pytest.mark.parametrize("harm", [truncate, flip_a_bit, delete_half, empty, lose_lines])
+def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(whole, copy, xent, harm):
+    checkpoint = last_checkpoint(copy)
+    harm(checkpoint)
+    outcome = xent("resume", copy)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("is damaged") == 1
+    assert "falling back to the one before" in outcome.out
+    assert "Traceback" not in outcome.err
+    assert (checkpoint.parent / f"{checkpoint.name}.damaged").exists()
+    assert state_of(copy) == state_of(whole)
+
+
+def test_with_no_good_checkpoint_left_a_run_starts_over(whole, copy, xent):
+    for checkpoint in (copy / "checkpoints").iterdir():
+        truncate(checkpoint)
+    outcome = xent("resume", copy)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("is damaged") == 2
+    assert state_of(copy) == state_of(whole)
+
+
+def test_a_checkpoint_of_another_model_is_refused(copy, xent):
+    config = json.loads((copy / "config.json").read_text())
+    config["flags"]["hidden"] = 48
+    (copy / "config.json").write_text(json.dumps(config))
+    before = sorted(copy.rglob("*"))
+    outcome = xent("resume", copy)
+    assert outcome.code == 2
+    assert "is of another model: " in outcome.err
+    assert "(32" in outcome.err or "[32" in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert {path for path in before if path.is_file()} <= set(copy.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda text: None, "is not the folder of a run, it has no config.json"),
+        (lambda text: text[:50], "config.json cannot be read"),
+        (lambda text: text.replace('"batch_size": 64', '"batch_size": "many"'), "--batch-size"),
+        (lambda text: text.replace('"batch_size": 64', '"batch_size": -1'), "--batch-size -1: must be 1 or more"),
+        (lambda text: text.replace("batch_size", "batch_sise"), "did you mean --batch-size?"),
+    ],
+)
+def test_a_config_gone_or_edited_is_one_line(copy, xent, edit, message):
+    text = edit((copy / "config.json").read_text())
+    (copy / "config.json").unlink()
+    if text is not None:
+        (copy / "config.json").write_text(text)
+    outcome = xent("resume", copy)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_folder_has_one_writer(whole, copy, xent):
+    process = start(copy.parent, *JOB, "--epochs", "3000", "--out", "busy")
+    wait_for(process, lambda: (copy.parent / "busy/metrics.jsonl").exists())
+    try:
+        outcome = xent("resume", copy.parent / "busy")
+        assert outcome.code == 2
+        assert "is being written by another process" in outcome.err
+        assert outcome.err.count("\n") == 1
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def mount(tmp_path):
+    """`mount(size)`: a file system of a few bytes; skipped where that is not allowed."""
+    mounted = []
+
+    def make(options):
+        folder = tmp_path / "mounted"
+        folder.mkdir(exist_ok=True)
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True)
+        if done.returncode:
+            pytest.skip("mounting is not allowed here")
+        mounted.append(folder)
+        return folder
+
+    if shutil.which("mount") is None:
+        pytest.skip("there is no mount here")
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.parametrize("kilobytes", [150, 300, 700])
+def test_a_full_disk_is_one_line_and_nothing_before_it_is_lost(whole, mount, kilobytes):
+    folder = mount(f"size={kilobytes}k")
+    process = start(folder, *JOB, "--keep", "100", "--out", "run")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2, said
+    assert "No space left on device" in said
+    assert "xent resume run" in said
+    assert said.count("\n") == 1
+    subprocess.run(["mount", "-o", "remount,size=100m", folder], check=True)
+    again = start(folder, "resume", "run")
+    _, said = again.communicate(timeout=120)
+    assert again.returncode == 0, said
+    assert state_of(folder / "run") == state_of(whole)
+
+
+def test_a_read_only_folder_is_one_line(copy, mount, xent):
+    folder = mount("size=50m")
+    shutil.copytree(copy, folder / "run")
+    subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+    outcome = xent("resume", folder / "run")
+    assert outcome.code == 2
+    assert "cannot be written (Read-only file system)" in outcome.err
+    assert outcome.err.count("\n") == 1
+    new = xent("digits", "--out", folder / "new")
+    assert new.code == 2
+    assert "cannot be made (Read-only file system)" in new.err
+
+
+def test_resume_auto_starts_continues_and_then_has_nothing_to_do(whole, tmp_path, xent):
+    flags = (*JOB, "--out", "run", "--resume", "auto")
+    process = start(tmp_path, *flags)
+    wait_for(process, lambda: (tmp_path / "run/checkpoints/4").exists())
+    process.kill()
+    process.communicate()
+    assert xent(*flags).code == 0
+    assert state_of(tmp_path / "run") == state_of(whole)
+    finished = xent(*flags)
+    assert finished.code == 0
+    assert "is finished" in finished.out
+    other = xent(*flags, "--hidden", "48")
+    assert other.code == 2
+    assert "holds a run with other flags (--hidden=32)" in other.err
+    alone = xent(*JOB, "--resume", "auto")
+    assert alone.code == 2
+    assert "--resume auto: must be given together with --out" in alone.err
+
+
+def test_two_runs_of_one_seed_are_bitwise_equal_in_one_process_and_across(whole, tmp_path, xent):
+    for name in ("a", "b"):
+        assert xent(*JOB, "--out", name).code == 0
+    assert state_of(tmp_path / "a") == state_of(tmp_path / "b") == state_of(whole)
+
+
+def test_a_rerun_says_which_versions_differ(copy, xent):
+    config = json.loads((copy / "config.json").read_text())
+    config["versions"]["optax"] = "0.0.1"
+    (copy / "config.json").write_text(json.dumps(config))
+    outcome = xent("rerun", copy, "--epochs", "1")
+    assert outcome.code == 0
+    assert "was made with optax 0.0.1 (here " in outcome.out
+
+
+def test_keep_and_save_every_do_what_they_say(tmp_path, xent):
+    flags = ("digits", "--epochs", "4", "--no-baselines", "--steps-per-call", "7", "--save-every", "20", "--keep", "3")
+    assert xent(*flags, "--out", "run").code == 0
+    assert sorted(int(folder.name) for folder in (tmp_path / "run/checkpoints").iterdir()) == [42, 63, 84]
+
+
+def test_a_run_that_diverges_names_the_metric_and_the_last_good_checkpoint(tmp_path, xent):
+    flags = ("--steps-per-call", "5", "--save-every", "5", "--patience", "5", "--optimizer", "sgd", "--no-baselines")
+    outcome = xent("digits", *flags, "--learning-rate", "1e4", "--warmup-steps", "400", "--momentum", "0.99")
+    assert outcome.code == 1, outcome.out
+    assert "5 steps in a row up to step" in outcome.err
+    assert outcome.err.count("\n") == 1
+    named = Path(outcome.err.split("the last good checkpoint is ")[1].split(";")[0])
+    assert (tmp_path / named).exists()
+    lines = read_lines(tmp_path / "runs/digits-1/metrics.jsonl")
+    assert lines[-1]["skipped"] >= 5
+
+
+def test_no_run_is_left_half_made(tmp_path, xent):
+    """A run's folder has its config.json from the first moment it can be seen."""
+    process = start(tmp_path, *JOB, "--out", "run")
+    seen = []
+    wait_for(process, lambda: (tmp_path / "run").exists() and not seen.append((tmp_path / "run/config.json").exists()))
+    process.kill()
+    process.communicate()
+    assert seen == [True]
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".making")]
