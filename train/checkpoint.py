@@ -1,26 +1,27 @@
-"""Checkpoints: the state of a run on disk, whole or not there at all, and checked when it is read.
+"""Checkpoints: the state of a run on disk, whole or not there at all, and checked before it is believed.
 
-Beside the state each holds `run`: how long the run's logs were when it was taken, and a checksum of the state, since
-a flipped bit is otherwise read as a number like any other.
+Each holds the state and `run`: how long the run's logs were when it was taken. Beside it, `STEP.checksums` is written
+once it is complete, since a flipped bit would otherwise be read as a number like any other.
 """
 
-import gc
-import os
-import sys
+import json
+import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 
 from xent.train.errors import UsageError
 from xent.train.journal import Lengths
 
-KEEP = 2
+OVERHEAD = 256 * 1024
+"""Bytes that a checkpoint takes on disk beyond its arrays, at most."""
 
 
 class Restored(NamedTuple):
@@ -31,14 +32,26 @@ class Restored(NamedTuple):
     """Bytes of each log that belong to it."""
 
 
-def open_checkpoints(folder: Path, keep: int = KEEP) -> ocp.CheckpointManager:
-    """Open a folder of checkpoints for saving and restoring.
+@contextmanager
+def open_checkpoints(folder: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
+    """Open a folder of checkpoints for saving and restoring; leaving waits for the last save.
 
     Saves are written beside the others and renamed when whole, in the background; the newest `keep` stay.
-    Use it as a context manager: leaving waits for the last save.
     """
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
-    return ocp.CheckpointManager(folder.absolute(), options=options)
+    folder = folder.absolute()
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        create=True,
+        cleanup_tmp_directories=True,  # what a kill inside a save left
+    )
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)  # orbax logs pages about what it then raises
+    try:
+        with ocp.CheckpointManager(folder, options=options) as manager:
+            yield manager
+        _seal(folder)
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any, lengths: Lengths) -> None:
@@ -49,10 +62,20 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any, lengths: Lengths
       step: steps done.
       state: a pytree of arrays; a PRNG key is stored as the integers it holds, which any version can read.
       lengths: bytes of each log up to this step.
+
+    Raises:
+      OSError: if there is no room for it; the checkpoints before it are as they were.
     """
     plain = jax.device_get(_plain(state))
-    run = {"lengths": dict(lengths), "shapes": _shapes(plain), "checksum": _checksum(plain)}
-    items = ocp.args.Composite(state=ocp.args.StandardSave(plain), run=ocp.args.JsonSave(run))
+    manager.wait_until_finished()
+    _seal(Path(manager.directory))
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(plain)) + OVERHEAD
+    if shutil.disk_usage(manager.directory).free < needed:
+        raise OSError(28, "No space left on device")  # asked first: orbax would leave half of it, and pages of text
+    items = ocp.args.Composite(
+        state=ocp.args.StandardSave(plain),
+        run=ocp.args.JsonSave({"lengths": dict(lengths), "shapes": _shapes(plain)}),
+    )
     manager.save(step, args=items, force=True)
 
 
@@ -76,32 +99,58 @@ def restore(
       UsageError: if the checkpoint is of another model.
     """
     for step in sorted(manager.all_steps(), reverse=True):
+        folder = Path(manager.directory) / str(step)
         try:
-            with _stderr_dropped():
-                return _read(manager, step, like, sizes)
+            _check_files(folder)
+            run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore())).run
+            _check_logs(run["lengths"], sizes)
+            plain = _plain(like)
+            _refuse_another_model(folder, run["shapes"], _shapes(plain))
+            target = jax.tree.map(ocp.utils.to_shape_dtype_struct, plain)
+            state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))).state
+            return Restored(_with_keys(state, like), run["lengths"])
         except UsageError:
             raise
         except Exception as error:  # orbax and tensorstore raise many kinds, each pages long
-            folder = Path(manager.directory) / str(step)
-            aside = _set_aside(folder)
             reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+            aside = _set_aside(folder)
             manager.reload()
             report(f"checkpoint {folder} is damaged ({reason}): moved to {aside.name}, falling back to the one before")
     return None
 
 
-def _read(manager: ocp.CheckpointManager, step: int, like: Any, sizes: Lengths) -> Restored:
-    plain = _plain(like)
-    run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore())).run
-    _refuse_another_model(Path(manager.directory) / str(step), run["shapes"], _shapes(plain))
-    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, plain)
-    state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))).state
-    if _checksum(jax.device_get(state)) != run["checksum"]:
-        raise ValueError("its checksum differs")
-    for name, length in run["lengths"].items():
+def _seal(folder: Path) -> None:
+    """Write the checksums of every complete checkpoint that has none yet, and drop those of checkpoints gone."""
+    for file in folder.glob("*.checksums"):
+        if not file.with_suffix("").exists():
+            file.unlink()
+    for step in (path for path in folder.iterdir() if path.name.isdecimal()):
+        seal = step.with_suffix(".checksums")
+        if not seal.exists():
+            making = seal.with_suffix(".making")
+            making.write_text(json.dumps(_checksums(step)))
+            making.rename(seal)
+
+
+def _checksums(step: Path) -> dict[str, int]:
+    files = (file for file in sorted(step.rglob("*")) if file.is_file())
+    return {str(file.relative_to(step)): zlib.crc32(file.read_bytes()) for file in files}
+
+
+def _check_files(step: Path) -> None:
+    seal = step.with_suffix(".checksums")
+    if not seal.exists():  # the process was killed soon after: orbax's own checks must do
+        return
+    expected, found = json.loads(seal.read_text()), _checksums(step)
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise ValueError(f"its file {name} is {'changed' if name in found else 'missing'}")
+
+
+def _check_logs(lengths: Lengths, sizes: Lengths) -> None:
+    for name, length in lengths.items():
         if sizes.get(name, 0) < length:
             raise ValueError(f"{name} has lost lines that it counts on")
-    return Restored(_with_keys(state, like), run["lengths"])
 
 
 def _refuse_another_model(folder: Path, there: dict[str, str], here: dict[str, str]) -> None:
@@ -114,10 +163,8 @@ def _refuse_another_model(folder: Path, there: dict[str, str], here: dict[str, s
 
 
 def _shapes(state: Any) -> dict[str, str]:
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): jax.typeof(leaf).str_short() for path, leaf in leaves
-    }
+    name = partial(jax.tree_util.keystr, simple=True, separator="/")
+    return {name(path): jax.typeof(leaf).str_short() for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
 def _is_key(leaf: Any) -> bool:
@@ -132,33 +179,10 @@ def _with_keys(state: Any, like: Any) -> Any:
     return jax.tree.map(lambda leaf, old: jax.random.wrap_key_data(leaf) if _is_key(old) else leaf, state, like)
 
 
-def _checksum(state: Any) -> int:
-    total = 0
-    for leaf in jax.tree.leaves(state):
-        total = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data, total)
-    return total
-
-
 def _set_aside(folder: Path) -> Path:
     """Rename a damaged checkpoint, so that the run can save that step again and nothing is thrown away."""
     number = 0
     while (aside := folder.with_name(f"{folder.name}.damaged" + (f"-{number}" if number else ""))).exists():
         number += 1
+    folder.with_suffix(".checksums").unlink(missing_ok=True)
     return folder.rename(aside)
-
-
-@contextmanager
-def _stderr_dropped() -> Iterator[None]:
-    """A read that fails leaves coroutines and threads behind that print pages, some of them from C++."""
-    sys.stderr.flush()
-    before = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    try:
-        yield
-    finally:
-        gc.collect()
-        sys.unraisablehook = hook
-        os.dup2(before, 2)
-        os.close(before)

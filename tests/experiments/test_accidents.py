@@ -8,14 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from xent.train.journal import read_lines
-
-JOB = ("digits", "--epochs", "30", "--steps-per-call", "4", "--save-every", "1", "--no-baselines", "--hidden", "32")
+JOB = ("digits", "--epochs", "16", "--steps-per-call", "4", "--save-every", "1", "--no-baselines", "--hidden", "32")
 XENT = (sys.executable, "-m", "xent.experiments")
 
 
@@ -114,8 +111,12 @@ def test_a_signal_while_it_compiles_is_kept_until_the_first_step(whole, tmp_path
     assert state_of(tmp_path / "run") == state_of(whole)
 
 
+def steps_of(run):
+    return sorted(int(folder.name) for folder in (run / "checkpoints").iterdir() if folder.name.isdecimal())
+
+
 def last_checkpoint(run):
-    return run / "checkpoints" / str(max(int(folder.name) for folder in (run / "checkpoints").iterdir()))
+    return run / "checkpoints" / str(steps_of(run)[-1])
 
 
 def truncate(checkpoint):
@@ -160,8 +161,8 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(whole, copy, xent,
 
 
 def test_with_no_good_checkpoint_left_a_run_starts_over(whole, copy, xent):
-    for checkpoint in (copy / "checkpoints").iterdir():
-        truncate(checkpoint)
+    for step in steps_of(copy):
+        truncate(copy / "checkpoints" / str(step))
     outcome = xent("resume", copy)
     assert outcome.code == 0, outcome.err
     assert outcome.out.count("is damaged") == 2
@@ -302,19 +303,7 @@ def test_a_rerun_says_which_versions_differ(copy, xent):
 def test_keep_and_save_every_do_what_they_say(tmp_path, xent):
     flags = ("digits", "--epochs", "4", "--no-baselines", "--steps-per-call", "7", "--save-every", "20", "--keep", "3")
     assert xent(*flags, "--out", "run").code == 0
-    assert sorted(int(folder.name) for folder in (tmp_path / "run/checkpoints").iterdir()) == [42, 63, 84]
-
-
-def test_a_run_that_diverges_names_the_metric_and_the_last_good_checkpoint(tmp_path, xent):
-    flags = ("--steps-per-call", "5", "--save-every", "5", "--patience", "5", "--optimizer", "sgd", "--no-baselines")
-    outcome = xent("digits", *flags, "--learning-rate", "1e4", "--warmup-steps", "400", "--momentum", "0.99")
-    assert outcome.code == 1, outcome.out
-    assert "5 steps in a row up to step" in outcome.err
-    assert outcome.err.count("\n") == 1
-    named = Path(outcome.err.split("the last good checkpoint is ")[1].split(";")[0])
-    assert (tmp_path / named).exists()
-    lines = read_lines(tmp_path / "runs/digits-1/metrics.jsonl")
-    assert lines[-1]["skipped"] >= 5
+    assert steps_of(tmp_path / "run") == [42, 63, 84]
 
 
 def test_no_run_is_left_half_made(tmp_path, xent):

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import optax
 import pytest
 from rich.console import Console
@@ -17,7 +19,7 @@ from xent.train.checkpoint import open_checkpoints, restore
 from xent.train.evaluate import make_evaluate
 from xent.train.interrupt import Interrupted, interrupts
 from xent.train.journal import METRICS, open_journal, read_lines, sizes
-from xent.train.loop import Record, make_call
+from xent.train.loop import Diverged, Record, make_call
 from xent.train.progress import progress
 from xent.train.session import Saving, compile_call, train
 from xent.train.source import array_source
@@ -53,7 +55,7 @@ def test_a_finished_run_is_on_disk(loss, params, arrays, tmp_path):
     assert set(lines[-1]) == {"step", "epoch", "loss", "accuracy", "validation_loss", "validation_accuracy", "skipped"}
     assert "seconds" not in (tmp_path / "run" / "metrics.jsonl").read_text()
     assert [line["step"] for line in read_lines(tmp_path / "run" / "timing.jsonl")] == [line["step"] for line in lines]
-    with open_checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+    with open_checkpoints(tmp_path / "run" / "checkpoints", 2) as checkpoints:
         like = init_state(params, optax.adam(0.05), jax.random.key(0))
         found = restore(checkpoints, like, sizes(tmp_path / "run"), pytest.fail)
     assert same(found.state, end)
@@ -103,6 +105,22 @@ def test_a_run_killed_before_its_first_save_starts_over(loss, params, arrays, tm
     assert same(end, whole)
     logs = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "parts")]
     assert logs[0] == logs[1]
+
+
+def test_a_run_that_diverges_names_the_metric_and_the_last_good_checkpoint(loss, params, arrays, tmp_path):
+    def cliff(params, batch, key):
+        value, metrics = loss(params, batch, key)
+        value = value + 0 * jnp.sqrt(0.3 - jnp.abs(params["w"]).max())  # NaN from some step on, whatever the batch
+        return value, {**metrics, "loss": (value, jnp.float32(1))}
+
+    with pytest.raises(Diverged) as error:
+        run(cliff, params, arrays, tmp_path / "run", saving=Saving(every=3))
+    assert "5 steps in a row up to step" in str(error.value)
+    assert "(loss nan)" in str(error.value)
+    named = Path(str(error.value).split("the last good checkpoint is ")[1])
+    assert int(named.name) > 0
+    assert named.exists()
+    assert read_lines(tmp_path / "run" / METRICS)[-1]["skipped"] == 5
 
 
 def test_the_journal_drops_what_came_after_the_checkpoint_and_what_is_half_written(tmp_path):
