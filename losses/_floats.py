@@ -22,5 +22,5 @@ def nan_if_used(tangent: jax.Array, defined: jax.Array) -> jax.Array:
     dtype = tangent.dtype
     large = jnp.where(defined, 1, largest(dtype)).astype(dtype)
     # Behind a barrier, because XLA makes of a product with a converted bool a select, which has no NaN.
-    zero = lax.optimization_barrier(defined.astype(dtype))
+    zero: jax.Array = lax.optimization_barrier(defined.astype(dtype))  # type: ignore[no-untyped-call]
     return tangent * large * large * zero * large * large

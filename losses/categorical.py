@@ -48,9 +48,10 @@ def softmax_cross_entropy_with_integer_labels(
     Example:
       >>> import jax.numpy as jnp
       >>> from xent.losses import softmax_cross_entropy_with_integer_labels
+      >>> jnp.set_printoptions(precision=4)
       >>> logits = jnp.log(jnp.array([[0.8, 0.2], [0.1, 0.9]]))
-      >>> print(softmax_cross_entropy_with_integer_labels(logits, jnp.array([0, 1])).round(5))
-      [0.22314 0.10536]
+      >>> print(softmax_cross_entropy_with_integer_labels(logits, jnp.array([0, 1])))
+      [0.2231 0.1054]
 
     Source:
       Bishop, Pattern Recognition and Machine Learning, 2006, equation 4.108; smoothing: Szegedy et al., Rethinking
@@ -67,8 +68,10 @@ def softmax_cross_entropy_with_integer_labels(
     x = _classes_last(x, axes).astype(jnp.promote_types(x.dtype, jnp.float32))
     # Signed and wide enough for the number of classes; an unsigned label too large for it turns negative: undefined.
     y = y.astype(jnp.int32 if y.dtype.itemsize <= 4 else jnp.int64)
+    losses: jax.Array
     if where is None:
-        return _cross_entropy(x, y, None, smoothing)
+        losses = _cross_entropy(x, y, None, smoothing)
+        return losses
 
     selected = _checks.array_of("where", where, jnp.bool_)
     if selected.shape == batch:
@@ -87,10 +90,12 @@ def _classes_last(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
 
 # The loss, its gradient and the probabilities carry each other's derivatives: forward and reverse mode, of any order,
-# follow. Each calls `_row` for itself, and under `jit` the compiler makes one of them.
+# follow. Each calls `_row` for itself, and under `jit` the compiler makes one of them. Their own `jit` is for calls
+# from outside of one: their many operations are then compiled together, not one by one.
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3,))
+@partial(jax.jit, static_argnums=3)
 def _cross_entropy(x: jax.Array, y: jax.Array, selected: jax.Array | None, smoothing: float) -> jax.Array:
     row = _row(x, y)
     loss = jnp.log1p(row.sum_others + (row.exp_label - 1))
@@ -106,6 +111,7 @@ def _cross_entropy(x: jax.Array, y: jax.Array, selected: jax.Array | None, smoot
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3,))
+@partial(jax.jit, static_argnums=3)
 def _gradient(x: jax.Array, y: jax.Array, selected: jax.Array | None, smoothing: float) -> jax.Array:
     """Of the loss with respect to x: p minus the target. At the label, p_y - 1 is the others' share, negated."""
     row = _row(x, y)
@@ -121,6 +127,7 @@ def _gradient(x: jax.Array, y: jax.Array, selected: jax.Array | None, smoothing:
 
 
 @jax.custom_jvp
+@jax.jit
 def _probabilities(x: jax.Array, y: jax.Array) -> jax.Array:
     row = _row(x, y)
     scale = 1 / (row.sum_others + row.exp_label)
@@ -130,7 +137,7 @@ def _probabilities(x: jax.Array, y: jax.Array) -> jax.Array:
 
 def _probabilities_tangent(x: jax.Array, y: jax.Array, dx: jax.Array) -> jax.Array:
     """p * (dx - <p, dx>), with dx counted from the label's: no shift of x is felt, and no 1 - p_y is formed."""
-    p = _probabilities(x, y)
+    p: jax.Array = _probabilities(x, y)
     dx = dx - jnp.take_along_axis(dx, y[..., None], -1, mode="clip")
     return p * (dx - jnp.sum(p * dx, -1, keepdims=True))
 

@@ -132,7 +132,10 @@ def test_half_precision_is_computed_in_float32(dtype):
 
 # Laws.
 
-logit_rows = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=12).map(partial(np.array, dtype=np.float32))
+sizes = st.sampled_from([1, 2, 5, 12])  # few, since each is compiled
+logit_rows = sizes.flatmap(lambda n: st.lists(st.floats(-50, 50, width=32), min_size=n, max_size=n)).map(
+    partial(np.array, dtype=np.float32)
+)
 
 
 @settings(deadline=None, max_examples=100, derandomize=True)
@@ -157,7 +160,7 @@ def test_the_order_of_classes_does_not_matter(oracle, x, data):
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
-@given(x=logit_rows, s=st.floats(0, 1), data=st.data())
+@given(x=logit_rows, s=st.sampled_from([0.0, 0.125, 0.5, 1.0]), data=st.data())
 def test_smoothing_is_the_mean_of_its_ends(x, s, data):
     y = data.draw(st.integers(0, len(x) - 1))
     everywhere = np.mean(loss(np.tile(x, (len(x), 1)), np.arange(len(x))))
@@ -171,7 +174,9 @@ def test_smoothing_is_the_mean_of_its_ends(x, s, data):
 @pytest.mark.parametrize("kwargs", [{}, {"label_smoothing": 0.2}, {"where": np.arange(15).reshape(3, 5) % 4 != 1}])
 def test_derivatives_of_order_2(kwargs):
     x = jax.random.normal(jax.random.key(1), (3, 5))
-    check_grads(lambda x: loss(x, jnp.array([0, 2, 1]), **kwargs), (x,), order=2, modes=["fwd", "rev"], eps=1e-2)
+    check_grads(
+        jax.jit(lambda x: loss(x, jnp.array([0, 2, 1]), **kwargs)), (x,), order=2, modes=["fwd", "rev"], eps=1e-2
+    )
 
 
 def test_derivatives_of_order_3_are_those_of_log_sum_exp():
@@ -203,7 +208,7 @@ def test_jit_vmap_and_eager_agree(oracle):
 # Axes and selections, as optax has them.
 
 
-@pytest.mark.parametrize("axis", [-1, 0, 1, (2,), (0, 2), (2, 0), (-1, 1, 0)])
+@pytest.mark.parametrize("axis", [-1, (2, 0), (-1, 1, 0)])
 def test_axes_are_those_of_optax(axis):
     x = jax.random.normal(jax.random.key(4), (3, 4, 5))
     axes = {a % 3 for a in (axis if isinstance(axis, tuple) else (axis,))}
@@ -239,9 +244,9 @@ def test_logits_of_minus_inf_are_classes_of_no_probability():
     value, gradient = value_and_gradient(x, 1)
     assert value == np.float32(np.log(2))
     np.testing.assert_array_equal(gradient, [0, -0.5, 0.5, 0])
-    hessian = jax.hessian(loss)(x, 1)
+    hessian = jax.jit(jax.hessian(loss))(x, 1)
     np.testing.assert_array_equal(hessian[1:3, 1:3], [[0.25, -0.25], [-0.25, 0.25]])
-    third = jax.jacfwd(jax.hessian(loss))(x, 1)
+    third = jax.jit(jax.jacfwd(jax.hessian(loss)))(x, 1)
     assert np.isfinite(hessian).all()
     assert np.isfinite(third).all()
     lowest = float(jnp.finfo(jnp.float32).min)
@@ -249,9 +254,13 @@ def test_logits_of_minus_inf_are_classes_of_no_probability():
     assert np.isfinite(jax.grad(loss)(jnp.array([lowest, -lowest, -inf]), 1)).all()
 
 
-@pytest.mark.parametrize("jit", [jax.jit, lambda f: f])
-@pytest.mark.parametrize("dtype", [jnp.int8, jnp.int32, jnp.uint8, jnp.uint32])
-def test_a_label_out_of_range_is_nan_and_never_wrapped(jit, dtype):
+JIT_AND_EAGER = [pytest.param(jax.jit, id="jit"), pytest.param(lambda f: f, id="eager")]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "jit"), [(t, jax.jit) for t in (jnp.int8, jnp.int32, jnp.uint8, jnp.uint32)] + [(jnp.int32, lambda f: f)]
+)
+def test_a_label_out_of_range_is_nan_and_never_wrapped(dtype, jit):
     wrong = [3, 100, 127] + ([-1, -3] if jnp.issubdtype(dtype, jnp.signedinteger) else [255])
     wrong += [2**32 - 1, 2**31] if dtype == jnp.uint32 else []
     y = jnp.array(np.array([0, *wrong], dtype))
@@ -271,24 +280,23 @@ def test_a_small_label_type_reaches_many_classes():
 BAD_ROWS = [([nan, 0, 1], 0), ([inf, 0, 1], 0), ([inf, inf, -inf], 1), ([-inf] * 3, 0), ([0, 1, 2], -1), ([0, 1, 2], 3)]
 
 
-@pytest.mark.parametrize("jit", [jax.jit, lambda f: f])
+@pytest.mark.parametrize("jit", JIT_AND_EAGER)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize(("row", "label"), BAD_ROWS)
-def test_a_zero_cotangent_gives_zero_whatever_the_row_holds(jit, smoothing, row, label):
-    x, y = jnp.array([row, [1.0, 2.0, 3.0]]), jnp.array([label, 1])
+def test_a_zero_cotangent_gives_zero_whatever_the_row_holds(jit, smoothing):
+    """One good row after the bad ones; only it counts, and the first of the others with a weight that is 0."""
+    x, y = jnp.array([*(row for row, _ in BAD_ROWS), [1.0, 2.0, 3.0]]), jnp.array([*(y for _, y in BAD_ROWS), 1])
+    losses = partial(loss, labels=y, label_smoothing=smoothing)
 
     def total(x, w):
-        return mean(loss(x, y, label_smoothing=smoothing), where=jnp.array([False, True])) + w * loss(x, y)[0]
+        return mean(losses(x), where=jnp.arange(len(y)) == len(y) - 1) + w * losses(x)[0]
 
-    for derivative in (jax.grad, jax.hessian):
-        of_both = jit(derivative(total))(x, 0.0)
-        np.testing.assert_array_equal(of_both[0], 0)
-        assert np.isfinite(of_both).all()
-    poisoned = jit(jax.grad(lambda x: loss(x, y, label_smoothing=smoothing)[0]))(x)
-    assert np.isnan(poisoned[0]).all()
-    assert (poisoned[1] == 0).all()
-    tiny = jit(jax.grad(lambda x: loss(x, y)[0] * 1e-37))(x)
-    assert np.isnan(tiny[0]).all()
+    for derivative in (jax.grad, jax.hessian) if jit is jax.jit else (jax.grad,):
+        of_bad_rows = jit(derivative(total))(x, 0.0)[:-1]
+        np.testing.assert_array_equal(of_bad_rows, 0)
+    for i in range(len(BAD_ROWS)):
+        for weight in (1, 1e-37):
+            poisoned = jit(jax.grad(lambda x, w, i=i: w * losses(x)[i]))(x, weight)
+            np.testing.assert_array_equal(np.isnan(poisoned), np.arange(len(y))[:, None] == np.full(3, i))
 
 
 def test_a_zero_weight_still_has_a_derivative():

@@ -15,12 +15,10 @@ from xent.losses import mean, sum
 
 inf, nan = np.inf, np.nan
 
-entries = st.lists(
-    st.tuples(
-        st.floats(0, 100, width=32), st.booleans(), st.floats(0, 10, width=32).filter(lambda w: w == 0 or w > 1e-3)
-    ),
-    max_size=20,
+entry = st.tuples(
+    st.floats(0, 100, width=32, allow_subnormal=False), st.booleans(), st.sampled_from([0.0, 0.01, 1.0, 9.5])
 )
+entries = st.sampled_from([0, 1, 7]).flatmap(lambda n: st.lists(entry, min_size=n, max_size=n))
 
 
 @settings(deadline=None, max_examples=100, derandomize=True)
@@ -95,10 +93,10 @@ y = y.at[8].set(-1)
 plain = lambda x, y, where: mean(cross_entropy(x, y), where=where & (y != 3))
 local = lambda x, y, where: mean(cross_entropy(x, y), where=where & (y != 3), axis_name="data")
 specs = dict(mesh=mesh, in_specs=(P("data"), P("data"), P("data")))
-one = jax.value_and_grad(plain)(x, y, where)
-outside = jax.value_and_grad(jax.shard_map(local, out_specs=P(), **specs))(x, y, where)
-inside = jax.shard_map(jax.value_and_grad(local), out_specs=(P(), P("data")), **specs)(x, y, where)
-for sharded in (outside, inside, jax.jit(jax.value_and_grad(plain))(x, y, where)):
+one = jax.jit(jax.value_and_grad(plain))(x, y, where)
+outside = jax.jit(jax.value_and_grad(jax.shard_map(local, out_specs=P(), **specs)))(x, y, where)
+inside = jax.jit(jax.shard_map(jax.value_and_grad(local), out_specs=(P(), P("data")), **specs))(x, y, where)
+for sharded in (outside, inside):
     np.testing.assert_allclose(sharded[0], one[0], rtol=1e-6)
     np.testing.assert_allclose(sharded[1], one[1], rtol=1e-5, atol=1e-8)
 assert np.isfinite(one[1]).all() and one[0] > 0
