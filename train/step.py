@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from xent.train.guard import update_if_finite
 from xent.train.metrics import Metrics
 
 Batch: TypeAlias = Any
@@ -21,29 +22,16 @@ class TrainState(NamedTuple):
     step: jax.Array
     """int32 []: steps done, skipped ones included."""
     params: Any
-    opt_state: optax.ApplyIfFiniteState
+    opt_state: Any
     key: jax.Array
     """PRNG key of the run, never changed: step t draws from `fold_in(key, t)`."""
-
-    @property
-    def bad_steps(self) -> jax.Array:
-        """int32 []: steps skipped in a row, up to this one, because a gradient was not finite."""
-        return self.opt_state.notfinite_count
-
-    @property
-    def skipped_steps(self) -> jax.Array:
-        """int32 []: steps skipped since the start."""
-        return self.opt_state.total_notfinite
+    skipped_steps: jax.Array
+    """int32 []: steps, of all so far, that changed nothing because a gradient was not finite."""
+    bad_steps: jax.Array
+    """int32 []: how many of them came in a row, up to this one."""
 
 
 Step: TypeAlias = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-
-_NEVER = 2**31 - 1  # optax applies a bad update after this many; ours ends the run long before (see `fit`)
-
-
-def _guard(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Let no NaN or infinite gradient reach the optimiser: such a step changes nothing but its own count."""
-    return optax.apply_if_finite(optimizer, max_consecutive_errors=_NEVER)
 
 
 def init_state(params: Any, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
@@ -55,7 +43,7 @@ def init_state(params: Any, optimizer: optax.GradientTransformation, key: jax.Ar
       key: PRNG key that every step's randomness is folded from.
     """
     params = jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.int32(0), params, _guard(optimizer).init(params), jnp.copy(key))
+    return TrainState(jnp.int32(0), params, optimizer.init(params), jnp.copy(key), jnp.int32(0), jnp.int32(0))
 
 
 def make_train_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step:
@@ -82,15 +70,15 @@ def make_train_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step
       >>> print(f"{state.params:.1f} {metrics['loss'][0]:.1f}")
       0.8 1.0
 
-    Source: nanodo's step; `optax.apply_if_finite`.
+    Source: nanodo's step; the rule of `optax.apply_if_finite`.
     """
-    guarded = _guard(optimizer)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
         (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, batch, key)
-        updates, opt_state = guarded.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state, state.key), metrics
+        params, opt_state, finite = update_if_finite(optimizer, gradients, state.opt_state, state.params)
+        skipped_steps = state.skipped_steps + ~finite
+        bad_steps = jnp.where(finite, 0, state.bad_steps + 1)
+        return TrainState(state.step + 1, params, opt_state, state.key, skipped_steps, bad_steps), metrics
 
     return step

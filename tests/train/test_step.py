@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from xent.train.guard import all_finite
 from xent.train.metrics import divide
 from xent.train.optimizers import OptimizerConfig, make_optimizer
 from xent.train.step import init_state, make_train_step
@@ -52,7 +53,7 @@ def test_a_bad_batch_changes_nothing_but_the_count(loss, params, arrays, poison)
     bad = whole({**arrays, "x": np.where(np.arange(50)[:, None] == 3, np.float32(poison), arrays["x"])})
     after, metrics = step(before, bad)
     assert equal(after.params, before.params)
-    assert equal(after.opt_state.inner_state, before.opt_state.inner_state)
+    assert equal(after.opt_state, before.opt_state)
     assert (int(after.step), int(after.bad_steps), int(after.skipped_steps)) == (2, 1, 1)
     assert np.isnan(divide(metrics)["loss"])  # the step says what it saw; the loop leaves it out
     good, _ = step(after, whole(arrays))
@@ -93,3 +94,31 @@ def test_the_state_can_be_donated(loss, params, arrays):
     step(init_state(params, optimizer, key), whole(arrays))
     assert not params["w"].is_deleted()  # what the caller gave stays the caller's
     jax.random.uniform(key)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("shape", [(), (3,), (0,), (4, 3), (0, 3), (2, 3, 4), (2, 2, 3, 4)])
+def test_all_finite_sees_every_entry(shape, dtype):
+    largest = jnp.full(shape, jnp.finfo(dtype).max, dtype)
+    assert all_finite({"a": largest, "b": -largest})
+    for index in np.ndindex(shape):
+        for poison in (np.nan, np.inf, -np.inf):
+            assert not jax.jit(all_finite)({"a": largest, "b": largest.at[index].set(poison)})
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_guard_is_optax_apply_if_finite(loss, params, arrays, accumulate):
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1, clip=1.0, accumulate=accumulate), 12)
+    theirs = optax.apply_if_finite(optimizer, 100)
+    step, state = jax.jit(make_train_step(loss, optimizer)), init_state(params, optimizer, jax.random.key(0))
+    gradient = jax.jit(jax.grad(lambda params, batch: loss(params, batch, None)[0]))
+    update, expected, opt_state = jax.jit(theirs.update), params, theirs.init(params)
+    for number in range(12):
+        x = arrays["x"] * (np.float32(np.nan) if number in (2, 6, 7) else 1)
+        batch = whole({**arrays, "x": x})
+        state, _ = step(state, batch)
+        updates, opt_state = update(gradient(expected, batch), opt_state, expected)
+        expected = optax.apply_updates(expected, updates)
+        assert int(state.bad_steps) == int(opt_state.notfinite_count)
+        assert int(state.skipped_steps) == int(opt_state.total_notfinite)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.params, expected)
