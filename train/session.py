@@ -1,7 +1,8 @@
 """One run, from first to last step, with what surrounds the loop: compilation, logs, progress, checkpoints, Ctrl-C."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,7 +83,8 @@ def train(
       Diverged: see `fit`; the message says which checkpoint is the last good one.
       UsageError: if the folder cannot be written, or its checkpoint is of another model.
     """
-    from xent.train.checkpoint import open_checkpoints, restore, save  # orbax takes a second to import
+    from xent.train.checkpoint import open_checkpoints, restore
+    from xent.train.checkpoint import save as write  # orbax takes a second to import
 
     steps = epochs * source.steps_per_epoch
     with interrupts() as received, open_checkpoints(folder / "checkpoints", saving.keep) as checkpoints:
@@ -90,51 +92,58 @@ def train(
         state, lengths = restored or (state, {})
         start = int(state.step)
         call = compiled()
-        with open_journal(folder, lengths) as journal, progress(console, steps, start) as show:
-            saved = [start, time.monotonic()]
-
-            def pause(step: int) -> bool:
-                due = (
-                    time.monotonic() - saved[1] > SAVE_SECONDS
-                    if saving.every is None
-                    else step - saved[0] >= saving.every
-                )
-                return due or received() is not None
-
-            def keep(state: TrainState) -> None:
-                step = int(state.step)
-                save(checkpoints, step, state, journal.lengths())
-                saved[:] = step, time.monotonic()
-                number = received()
-                if number is not None and step < steps:
-                    checkpoints.wait_until_finished()
-                    raise Interrupted(number)
+        with (
+            _explained(folder, checkpoints),
+            open_journal(folder, lengths) as journal,
+            progress(console, steps, start) as show,
+        ):
 
             def record(record: Record) -> None:
                 journal.append(record)
                 show(record)
 
+            def save(state: TrainState) -> None:
+                write(checkpoints, int(state.step), state, journal.lengths())
+                number = received()
+                if number is not None and int(state.step) < steps:
+                    checkpoints.wait_until_finished()
+                    raise Interrupted(number)
+
             if start == 0:  # where the curve begins: log(classes) for a network that knows nothing
                 journal.append(Record(0, 0.0, {}, divide(evaluate(state.params)), 0))
-            try:
-                return fit(
-                    call,
-                    state,
-                    source,
-                    steps=steps,
-                    steps_per_call=steps_per_call,
-                    patience=patience,
-                    evaluate=evaluate,
-                    record=record,
-                    pause=pause,
-                    save=keep,
-                )
-            except Diverged as error:
-                checkpoints.wait_until_finished()
-                last = checkpoints.latest_step()
-                good = f"the last good checkpoint is {checkpoints.directory / str(last)}" if last else "none was saved"
-                raise Diverged(f"{error}; {good}") from None
-            except OSError as error:
-                raise UsageError(
-                    f"{folder} cannot be written ({error.strerror}): mend that, then xent resume {folder}"
-                ) from None
+            due = _due(saving.every, start)
+            return fit(
+                call, state, source, steps=steps, steps_per_call=steps_per_call, patience=patience, evaluate=evaluate,
+                record=record, pause=lambda step: received() is not None or due(step), save=save,
+            )  # fmt: skip
+
+
+def _due(every: int | None, start: int) -> Callable[[int], bool]:
+    """Whether to save after this step, asked after each call."""
+    last_step, last_time = start, time.monotonic()
+
+    def due(step: int) -> bool:
+        nonlocal last_step, last_time
+        now = time.monotonic()
+        answer = now - last_time > SAVE_SECONDS if every is None else step - last_step >= every
+        if answer:
+            last_step, last_time = step, now
+        return answer
+
+    return due
+
+
+@contextmanager
+def _explained(folder: Path, checkpoints: Any) -> Iterator[None]:
+    """Say of a run that ends early what is left of it."""
+    try:
+        yield
+    except Diverged as error:
+        checkpoints.wait_until_finished()
+        last = checkpoints.latest_step()
+        good = f"the last good checkpoint is {folder / 'checkpoints' / str(last)}" if last else "none was saved before"
+        raise Diverged(f"{error}; {good}") from None
+    except OSError as error:
+        raise UsageError(
+            f"{folder} cannot be written ({error.strerror}): mend that, then continue with xent resume {folder}"
+        ) from None
