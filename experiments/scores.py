@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from xent.train.report import write_csv
+from xent.train.tables import write_csv
 
 Scores = Mapping[str, Mapping[str, float]]
 """Row of the table -> metric -> value: scores["xent"]["accuracy"]."""

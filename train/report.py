@@ -1,8 +1,6 @@
 """Pictures of a run, each with its numbers as CSV beside it."""
 
-import csv
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +8,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from xent.train.tables import write_csv
+
 matplotlib.use("Agg")
-
-
-def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
-    """Write a table, whole or not at all; returns the file."""
-    with file.with_name(f".{file.name}").open("w", newline="") as out:
-        writer = csv.writer(out)
-        writer.writerow(header)
-        writer.writerows(rows)
-        out.flush()
-        os.fsync(out.fileno())
-    return Path(out.name).rename(file)
 
 
 def learning_curve(lines: Sequence[dict[str, Any]], folder: Path) -> Path:
