@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-JOB = ("digits", "--epochs", "16", "--steps-per-call", "4", "--save-every", "1", "--no-baselines", "--hidden", "32")
+JOB = ("digits", "--epochs", "6", "--steps-per-call", "4", "--save-every", "1", "--no-baselines", "--hidden", "32")
 XENT = (sys.executable, "-m", "xent.experiments")
 
 
