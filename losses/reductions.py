@@ -85,7 +85,7 @@ def sum(
 
 
 def _over_shards(total: jax.Array, axis_name: str | tuple[str, ...]) -> jax.Array:
-    summed: jax.Array = lax.psum(total, axis_name)  # type: ignore[no-untyped-call]
+    summed: jax.Array = lax.psum(total, axis_name)
     return summed
 
 
