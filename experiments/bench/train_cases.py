@@ -12,12 +12,12 @@ import numpy as np
 import optax
 
 from xent.experiments import digits
-from xent.experiments.bench.engine import Built, Case, staged
+from xent.experiments.bench.engine import Built, Case, Compile, staged
 from xent.models.mlp import mlp
-from xent.train.loop import fit, make_call
+from xent.train.loop import Call, fit, make_call
 from xent.train.optimizers import make_optimizer
-from xent.train.source import array_source
-from xent.train.step import init_state, make_train_step
+from xent.train.source import Source, array_source
+from xent.train.step import TrainState, init_state, make_train_step
 
 EXAMPLES, CLASSES = 60_000, 10
 SIDE = 28
@@ -46,31 +46,65 @@ def random_job(*, hidden: int, batch_size: int, steps: int, seed: int) -> Job:
     return Job(images, labels, hidden, batch_size, steps, seed)
 
 
-def ours(job: Job, name: str, *, single: bool = False) -> Case:
-    """Train through the functions that `xent digits` calls: 100 steps a call, or one.
+STEPS_PER_CALL = 100
+
+
+class Started(NamedTuple):
+    """The default job, compiled and ready for its first step."""
+
+    call: Call
+    state: TrainState
+    source: Source
+    compile: Compile
+
+
+def start_ours(job: Job, *, single: bool = False) -> Started:
+    """Set the job up through the functions that `xent digits` calls: many steps a call, or one."""
+    config = digits.Config(hidden=job.hidden, batch_size=job.batch_size)
+    weights, order, noise = jax.random.split(jax.random.key(job.seed), 3)
+    apply, params = mlp(weights, inputs=SIDE * SIDE, hidden=job.hidden, outputs=CLASSES)
+    optimizer = make_optimizer(config.optimizer, steps=job.steps)
+    step = make_train_step(digits.make_loss(config, apply), optimizer)
+    source = array_source({"image": job.images, "label": job.labels}, job.batch_size, order)
+    state = init_state(params, optimizer, noise)
+    jitted = make_call(step, source, patience=config.patience, single=single)
+    call, took = staged(jitted, state, source.feed(0), np.int32(1))
+    return Started(call, state, source, took)
+
+
+def run_ours(
+    job: Job,
+    started: Started,
+    state: TrainState,
+    *,
+    single: bool = False,
+    pause: Callable[[int], bool] = lambda _: False,
+    save: Callable[[TrainState], None] = lambda _: None,
+) -> TrainState:
+    """Train on for the job's steps.
 
     Metrics are summed, steps that are not finite guarded against, logs delivered one call late; they go nowhere.
     """
-    config = digits.Config(hidden=job.hidden, batch_size=job.batch_size, steps_per_call=1 if single else 100)
+    return fit(
+        started.call, state, started.source, steps=int(state.step) + job.steps,
+        steps_per_call=1 if single else STEPS_PER_CALL, patience=digits.Config().patience, evaluate=lambda _: {},
+        record=lambda _: None, pause=pause, save=save,
+    )  # fmt: skip
+
+
+def ours(job: Job, name: str, *, single: bool = False) -> Case:
+    """Train as `xent digits` does, without its files."""
 
     def build() -> Built:
-        weights, order, noise = jax.random.split(jax.random.key(job.seed), 3)
-        apply, params = mlp(weights, inputs=SIDE * SIDE, hidden=job.hidden, outputs=CLASSES)
-        optimizer = make_optimizer(config.optimizer, steps=job.steps)
-        step = make_train_step(digits.make_loss(config, apply), optimizer)
-        source = array_source({"image": job.images, "label": job.labels}, job.batch_size, order)
-        state = init_state(params, optimizer, noise)
-        jitted = make_call(step, source, config.patience, single=single)
-        call, took = staged(jitted, state, source.feed(0), np.int32(1))
+        started = start_ours(job, single=single)
+        state = started.state
 
         def run() -> Any:
             nonlocal state
-            state = fit(call, state, source, steps=int(state.step) + job.steps, steps_per_call=config.steps_per_call,
-                        patience=config.patience, evaluate=lambda _: {}, record=lambda _: None,
-                        pause=lambda _: False, save=lambda _: None)  # fmt: skip
+            state = run_ours(job, started, state, single=single)
             return state
 
-        return Built(run, took)
+        return Built(run, started.compile)
 
     return Case(name, build, job.steps)
 

@@ -246,3 +246,20 @@ def refused(arguments: list[str], capsys) -> str:
         xent(arguments)
     assert stop.value.code == 2
     return capsys.readouterr().err
+
+
+def test_saving_is_measured_with_a_save_in_every_sample(tmp_path, capsys):
+    file = tmp_path / "save.json"
+    xent(["bench", "save", "--rounds", "2", "--steps", "300", "--hidden", "8", "--out", str(file)])
+    assert "a save" in capsys.readouterr().out
+    record = json.loads(file.read_text())
+    assert [len(case["seconds"]) for case in record["cases"]] == [2, 2, 2]
+
+
+def test_a_save_happens_half_way_and_only_there():
+    job = train_cases.random_job(hidden=4, batch_size=8, steps=200, seed=0)
+    started, saved = train_cases.start_ours(job), []
+    train_cases.run_ours(
+        job, started, started.state, pause=lambda step: step == 100, save=lambda state: saved.append(int(state.step))
+    )
+    assert saved == [100, 200]
