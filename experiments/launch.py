@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import jax
@@ -16,7 +18,7 @@ from xent.experiments.folder import create, only_writer, read_config, refuse_exi
 from xent.experiments.scores import Scores, read_scores, spread, table, write_scores, write_spread
 from xent.experiments.versions import differences
 from xent.train.errors import UsageError, require
-from xent.train.interrupt import Interrupted
+from xent.train.interrupt import SIGNALS, Interrupted
 from xent.train.loop import Diverged
 
 TrainOne = Callable[[Any, Path], Scores]
@@ -81,15 +83,28 @@ def _to_continue(experiment: str, config: Any) -> Path | None:
 
 @contextlib.contextmanager
 def _endings(folder: Path) -> Iterator[None]:
-    """Turn the ways a run can end early into a line and an exit code."""
+    """Turn the ways a run can end early into a line and an exit code.
+
+    While it trains, `xent.train.session` catches the signals and saves; here, before and after, they end the run,
+    whose folder is as complete as it was.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del frame
+        raise Interrupted(number)
+
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
         yield
-    except Interrupted as stop:
-        print(f"xent: {stop} and saved; continue with: xent resume {folder}", file=sys.stderr)
-        sys.exit(stop.code)
+    except Interrupted as error:
+        print(f"xent: {error}; continue with: xent resume {folder}", file=sys.stderr)
+        sys.exit(error.code)
     except Diverged as error:
         print(f"xent: {error}; lower --learning-rate, set --clip, or look at the data", file=sys.stderr)
         sys.exit(1)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _several(experiment: str, config: Any, train_one: TrainOne, folder: Path, console: Console) -> None:

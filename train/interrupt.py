@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(Exception):
-    """A run stopped on request, after saving. `code` is the exit code that shells expect: 128 + the signal."""
+    """A run stopped on request, with all it did saved. `code` is the exit code that shells expect: 128 + the signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")

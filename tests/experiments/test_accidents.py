@@ -315,3 +315,15 @@ def test_no_run_is_left_half_made(tmp_path, xent):
     process.communicate()
     assert seen == [True]
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".making")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_training_ends_the_run_with_the_way_to_go_on(tmp_path, number, xent):
+    flags = ("digits", "--epochs", "400", "--hidden", "32")  # the baselines take as many epochs, and longer
+    process = start(tmp_path, *flags, "--out", "run")
+    wait_for(process, lambda: (tmp_path / "run/confusion_matrix.png").exists())
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert said.endswith("continue with: xent resume run\n")
+    assert said.count("\n") == 1
