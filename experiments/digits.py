@@ -72,7 +72,7 @@ class Config:
         """Check every range."""
         for name in ("hidden", "batch_size", "steps_per_call", "patience"):
             value = getattr(self, name)
-            require(f"--{name.replace('_', '-')}", value, value >= 1, "1 or more")
+            require(f"--{name.replace('_', '-')}", value, 1 <= value < 2**31, "from 1 to 2147483647")
         require("--positive", self.positive, self.positive >= 0, "0 or more")
         require("--epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
         require("--label-smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "from 0 to below 1")
@@ -139,6 +139,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
     outputs = 1 if config.task == "binary" else len(images.classes)
     build = partial(mlp, inputs=math.prod(shape), hidden=config.hidden, outputs=outputs, dtype=config.run.dtype)
     steps = epochs * -(-len(images.train.label) // config.batch_size)
+    require("--epochs", epochs, steps < 2**31, f"fewer: {steps} steps are more than the 2147483647 that are counted")
     optimizer = make_optimizer(config.optimizer, steps)
 
     apply, params = build(jax.random.key(0))

@@ -37,12 +37,12 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         """Check every range."""
         require("--learning-rate", self.learning_rate, 0 < self.learning_rate < float("inf"), "a number above 0")
-        require("--warmup-steps", self.warmup_steps, self.warmup_steps >= 0, "0 or more")
+        require("--warmup-steps", self.warmup_steps, 0 <= self.warmup_steps < 2**31, "from 0 to 2147483647")
         require("--momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1")
         decay = self.weight_decay
         require("--weight-decay", decay, decay is None or 0 <= decay < float("inf"), "0 or more, or not given")
         require("--clip", self.clip, self.clip is None or 0 < self.clip < float("inf"), "above 0, or not given")
-        require("--accumulate", self.accumulate, self.accumulate >= 1, "1 or more")
+        require("--accumulate", self.accumulate, 1 <= self.accumulate < 2**31, "from 1 to 2147483647")
 
 
 def _matrices(params: Any) -> Any:

@@ -188,7 +188,10 @@ def test_a_checkpoint_of_another_model_is_refused(copy, xent):
         (lambda text: None, "is not the folder of a run, it has no config.json"),
         (lambda text: text[:50], "config.json cannot be read"),
         (lambda text: text.replace('"batch_size": 64', '"batch_size": "many"'), "--batch-size"),
-        (lambda text: text.replace('"batch_size": 64', '"batch_size": -1'), "--batch-size -1: must be 1 or more"),
+        (
+            lambda text: text.replace('"batch_size": 64', '"batch_size": -1'),
+            "--batch-size -1: must be from 1 to 2147483647",
+        ),
         (lambda text: text.replace("batch_size", "batch_sise"), "did you mean --batch-size?"),
     ],
 )

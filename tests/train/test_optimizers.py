@@ -113,7 +113,7 @@ def test_the_schedule_counts_updates_not_batches():
         ({"momentum": 1.0}, "--momentum 1.0: must be from 0 to below 1"),
         ({"weight_decay": -1.0}, "--weight-decay -1.0: must be 0 or more, or not given"),
         ({"clip": 0.0}, "--clip 0.0: must be above 0, or not given"),
-        ({"accumulate": 0}, "--accumulate 0: must be 1 or more"),
+        ({"accumulate": 0}, "--accumulate 0: must be from 1 to 2147483647"),
     ],
 )
 def test_ranges_are_checked(flags, message):
