@@ -16,7 +16,7 @@ EXPERIMENTS = {
     "digits": Experiment(
         "xent.experiments.digits",
         "a multilayer perceptron learns handwritten digits, ten classes or one bit",
-        "97 % held-out accuracy",
+        "97.8 ± 0.2 % of held-out digits, five seeds",
     ),
 }
 
