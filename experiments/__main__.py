@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import importlib.util
+import io
 import sys
 from collections.abc import Sequence
 
@@ -24,6 +25,9 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, by default the process's own."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that knows no ± gets a ?
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return

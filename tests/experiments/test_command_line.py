@@ -97,6 +97,12 @@ def test_messages_are_the_same_in_any_terminal(xent_process, encoding):
     assert outcome.err.startswith("xent: invalid choice 'adan' for argument '--optimizer'. Expected one of ('adam',")
 
 
+def test_a_terminal_without_unicode_still_gets_the_list(xent_process):
+    outcome = xent_process("list", PYTHONIOENCODING="ascii")
+    assert outcome.code == 0
+    assert "97.8 ? 0.2 %" in outcome.out
+
+
 def test_list_imports_nothing_heavy(xent_process):
     outcome = xent_process("list", PYTHONPROFILEIMPORTTIME="1")
     loaded = {line.rsplit("|", 1)[-1].strip() for line in outcome.err.splitlines()}
