@@ -43,7 +43,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Check every range."""
         require("--seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
-        require("--seeds", self.seeds, self.seeds >= 1, "1 or more")
+        most = 2**32 - self.seed
+        require("--seeds", self.seeds, 1 <= self.seeds <= most, f"from 1 to {most}, seeds end at 4294967295")
         require("--keep", self.keep, self.keep >= 1, "1 or more")
         require("--save-every", self.save_every, self.save_every is None or self.save_every >= 1, "1 or more")
 
