@@ -40,7 +40,8 @@ def open_journal(folder: Path, lengths: Lengths) -> Iterator[Journal]:
     with ExitStack() as stack:
         files = {name: stack.enter_context((folder / name).open("ab", buffering=0)) for name in (METRICS, TIMING)}
         for name, file in files.items():
-            file.truncate(lengths.get(name, 0))
+            size = os.fstat(file.fileno()).st_size
+            file.truncate(min(lengths.get(name, 0), size))  # a longer one would be filled up with zeros
         began = time.perf_counter()
 
         def append(record: Record) -> None:

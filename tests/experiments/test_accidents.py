@@ -160,6 +160,14 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(whole, copy, xent,
     assert state_of(copy) == state_of(whole)
 
 
+def test_a_lost_clock_is_no_loss(whole, copy, xent):
+    (copy / "timing.jsonl").unlink()
+    outcome = xent("resume", copy)
+    assert outcome.code == 0, outcome.err
+    assert "is damaged" not in outcome.out
+    assert state_of(copy) == state_of(whole)
+
+
 def test_with_no_good_checkpoint_left_a_run_starts_over(whole, copy, xent):
     for step in steps_of(copy):
         truncate(copy / "checkpoints" / str(step))
