@@ -4,6 +4,7 @@ import difflib
 import importlib
 import importlib.util
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -36,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UsageError as error:
         print(f"xent: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:  # before the first step, or a second Ctrl-C: nothing to save
-        print("xent: stopped by SIGINT", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt:  # before there is a run: nothing to save
+        print("xent: stopped by SIGINT", file=sys.stderr, flush=True)
+        os._exit(130)  # an orderly exit ends in a fault where threads of XLA were cut short
 
 
 def _dispatch(name: str, rest: list[str]) -> None:
