@@ -4,6 +4,7 @@ Each holds the state and `run`: how long the run's logs were when it was taken. 
 once it is complete, since a flipped bit would otherwise be read as a number like any other.
 """
 
+import contextlib
 import json
 import shutil
 import zlib
@@ -50,8 +51,9 @@ def open_checkpoints(folder: Path, keep: int) -> Iterator[ocp.CheckpointManager]
     try:
         with ocp.CheckpointManager(folder, options=options) as manager:
             yield manager
-        _seal(folder)
     finally:
+        with contextlib.suppress(OSError):  # no room: orbax's own checks must do
+            _seal(folder)  # also when Ctrl-C ends the run: its last save is what most resumes start from
         logging.set_verbosity(verbosity)
 
 
