@@ -9,7 +9,9 @@ import sys
 from collections.abc import Sequence
 
 from xent.experiments.table import COMMANDS, EXPERIMENTS
-from xent.train.errors import UsageError
+from xent.experiments.versions import versions
+from xent.train.errors import UsageError, extra
+from xent.train.interrupt import ends_on_signals
 
 _NEEDED = ("tyro", "rich", "tensorflow_datasets", "sklearn", "matplotlib", "orbax")
 
@@ -28,21 +30,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):  # a terminal that knows no ± gets a ?
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
-        return
+            stream.reconfigure(errors="replace", line_buffering=True)  # what was said is out, however it ends
     try:
-        _dispatch(arguments[0], arguments[1:])
+        with ends_on_signals():
+            _dispatch(arguments[0] if arguments else "--help", arguments[1:])
     except UsageError as error:
         print(f"xent: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:  # before there is a run: nothing to save
-        print("xent: stopped by SIGINT", file=sys.stderr, flush=True)
-        os._exit(130)  # an orderly exit ends in a fault where threads of XLA were cut short
+    except BrokenPipeError:  # `xent list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its exit
+        sys.exit(128 + 13)
 
 
 def _dispatch(name: str, rest: list[str]) -> None:
+    if name in ("-h", "--help"):
+        print(usage())
+        return
+    if name == "--version":
+        print(", ".join(f"{package} {version}" for package, version in versions().items()))
+        return
     modules = {key: experiment.module for key, experiment in EXPERIMENTS.items()}
     modules |= {key: module for key, (module, _) in COMMANDS.items()}
     if name not in modules:
@@ -51,9 +57,7 @@ def _dispatch(name: str, rest: list[str]) -> None:
         raise UsageError(f"no command {name!r}: {hint}")
     missing = [package for package in _NEEDED if importlib.util.find_spec(package) is None]
     if missing and name != "list":
-        raise UsageError(
-            f"{missing[0]} is not installed: pip install 'xent[experiments]' brings all that this command needs"
-        )
+        raise UsageError(f"{missing[0]} is not installed: {extra('experiments')}")
     importlib.import_module(modules[name]).main(rest)
 
 

@@ -3,11 +3,12 @@
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from xent.experiments.flags import RunConfig
-from xent.train.errors import UsageError
+from xent.train.errors import UsageError, extra
 
 
 def use_device(run: RunConfig) -> None:
@@ -19,13 +20,56 @@ def use_device(run: RunConfig) -> None:
     jax.config.update("jax_default_matmul_precision", run.matmul_precision)
     if run.platform == "cpu":
         jax.config.update("jax_platforms", "cpu")  # leaves the memory of any GPU alone
-    found = jax.default_backend()
+    found = backend()
     if run.platform not in (None, found):
-        extra = {"gpu": "cuda", "tpu": "tpu"}.get(run.platform, "experiments")
+        needed = {"gpu": "cuda", "tpu": "tpu"}.get(run.platform, "experiments")
         raise UsageError(
-            f"--platform {run.platform}: JAX finds only {found} here; pip install 'xent[{extra}]' on a machine "
-            "that has one, or leave the flag out"
+            f"--platform {run.platform}: JAX finds only {found} here; leave the flag out, or on a machine that has one "
+            f"{extra(needed)}"
         )
+
+
+def backend() -> str:
+    """Name the platform JAX computes on.
+
+    Raises:
+      UsageError: if $JAX_PLATFORMS asks for one that is not here.
+    """
+    try:
+        return jax.default_backend()
+    except (RuntimeError, AssertionError) as error:  # the latter where a plugin finds none of its devices
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        reason = (str(error).splitlines() or ["no such devices"])[0]
+        raise UsageError(
+            f"JAX_PLATFORMS={asked} cannot be had here ({reason[:150]}): unset it, or name another"
+        ) from None
+
+
+def require_memory(arrays: Any, copies: int) -> None:
+    """Refuse a model that cannot fit, which a CPU would find out by swapping or being killed.
+
+    Args:
+      arrays: a pytree of arrays or of their shapes: the parameters.
+      copies: how many of it are held at once, gradients and optimiser state included.
+
+    Raises:
+      UsageError: if they take more than the memory of the device.
+    """
+    needed = copies * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
+    there = (jax.devices()[0].memory_stats() or {}).get("bytes_limit") or host_memory()
+    if there is not None and needed > there:
+        raise UsageError(
+            f"{copies} copies of the model's parameters need {needed / 1e9:,.0f} GB, {device_name()} has "
+            f"{there / 1e9:,.0f} GB: make the model smaller"
+        )
+
+
+def host_memory() -> int | None:
+    """Bytes of memory of this machine, where the operating system says."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not POSIX
+        return None
 
 
 def device_name() -> str:

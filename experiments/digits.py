@@ -24,7 +24,8 @@ from rich.console import Console
 from xent import losses
 from xent.experiments import baselines as sklearn
 from xent.experiments import datasets
-from xent.experiments.flags import RunConfig, parse
+from xent.experiments.device import require_memory
+from xent.experiments.flags import RunConfig, identity, parse
 from xent.experiments.launch import TrainOne, launch, say
 from xent.experiments.scores import Scores
 from xent.models.functional import Apply
@@ -49,8 +50,8 @@ class Config:
     """The built-in digits, or any TFDS image set with integer labels: mnist, fashion_mnist, ..."""
     task: Literal["classes", "binary"] = "classes"
     """All classes by softmax cross-entropy, or one against the rest by sigmoid cross-entropy on one logit."""
-    positive: int = 0
-    """The class that --task binary tells from the rest."""
+    positive: int | None = None
+    """The class that --task binary tells from the rest; not given: 0."""
     hidden: int = 256
     """Units of the hidden layer."""
     epochs: int | None = None
@@ -75,7 +76,9 @@ class Config:
         for name in ("hidden", "batch_size", "steps_per_call", "patience"):
             value = getattr(self, name)
             require(f"--{name.replace('_', '-')}", value, 1 <= value < 2**31, "from 1 to 2147483647")
-        require("--positive", self.positive, self.positive >= 0, "0 or more")
+        binary = self.task == "binary"
+        require("--positive", self.positive, self.positive is None or binary, "given together with --task binary")
+        require("--positive", self.positive, self.positive is None or self.positive >= 0, "0 or more")
         require("--epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
         require("--label-smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "from 0 to below 1")
         require("--validation", self.validation, 0 <= self.validation < 1, "from 0 to below 1")
@@ -115,16 +118,11 @@ def load(config: Config, console: Console) -> data.Dataset:
         report=lambda text: say(console, "data", text),
     )
     if config.task == "binary":
-        classes = len(found.classes)
-        require(
-            "--positive",
-            config.positive,
-            config.positive < classes,
-            f"one of the {classes} classes, 0 to {classes - 1}",
-        )
-        name = found.classes[config.positive]
+        classes, positive = len(found.classes), config.positive or 0
+        require("--positive", positive, positive < classes, f"one of the {classes} classes, 0 to {classes - 1}")
+        name = found.classes[positive]
         train, validation, test = (
-            split._replace(label=(split.label == config.positive).astype(np.int32))
+            split._replace(label=(split.label == positive).astype(np.int32))
             for split in (found.train, found.validation, found.test)
         )
         found = found._replace(classes=(f"not {name}", name), train=train, validation=validation, test=test)
@@ -140,6 +138,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
     shape = images.train.image.shape[1:]
     outputs = 1 if config.task == "binary" else len(images.classes)
     build = partial(mlp, inputs=math.prod(shape), hidden=config.hidden, outputs=outputs, dtype=config.run.dtype)
+    require_memory(jax.eval_shape(lambda key: build(key).params, jax.random.key(0)), copies=4)
     steps = epochs * -(-len(images.train.label) // config.batch_size)
     require("--epochs", epochs, steps < 2**31, f"fewer: {steps} steps are more than the 2147483647 that are counted")
     optimizer = make_optimizer(config.optimizer, steps)
@@ -166,7 +165,8 @@ def prepare(config: Config, console: Console) -> TrainOne:
         state, source = start(config.run.seed)
         state = train(
             compiled, state, source, epochs=epochs, steps_per_call=config.steps_per_call, patience=config.patience,
-            evaluate=evaluate, folder=folder, console=console, saving=Saving(config.run.save_every, config.run.keep),
+            evaluate=evaluate, folder=folder, flags=identity(config), console=console,
+            saving=Saving(config.run.save_every, config.run.keep),
         )  # fmt: skip
         logits = predict(state.params)
         predicted = logits[:, 0] > 0 if config.task == "binary" else logits.argmax(-1)

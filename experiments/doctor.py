@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from xent.experiments.device import cpu_model
+from xent.experiments.device import backend, cpu_model, host_memory
 from xent.experiments.versions import commit, versions
 from xent.train.errors import UsageError
 
@@ -18,7 +18,10 @@ EXTRAS = ("tensorflow", "torch")  # not needed; said where found, since some com
 
 def main(arguments: Sequence[str]) -> None:
     """Print versions, devices with their memory, and the prepared datasets."""
-    if arguments and arguments[0] not in ("-h", "--help"):
+    if {"-h", "--help"} & {*arguments}:
+        print(__doc__)
+        return
+    if arguments:
         raise UsageError(f"xent doctor takes no flags, but was given {' '.join(arguments)}")
     for title, rows in (("versions", _versions()), ("devices", _devices()), ("datasets", _datasets())):
         print(title)
@@ -33,11 +36,11 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 
 def _devices() -> Iterator[tuple[str, str]]:
-    yield "host", f"{cpu_model()}, {_gigabytes(_host_memory())} memory, {platform.platform()}"
+    yield "host", f"{cpu_model()}, {_gigabytes(host_memory())} memory, {platform.platform()}"
     try:
-        yield "backend", f"{jax.default_backend()}, {jax.device_count()} devices, {jax.process_count()} processes"
-    except RuntimeError as error:
-        yield "backend", f"none: {str(error).splitlines()[0]}"
+        yield "backend", backend()
+    except UsageError as error:
+        yield "backend", f"none: {error}"
         return
     for device in jax.devices():
         memory = device.memory_stats() or {}
@@ -57,13 +60,6 @@ def _datasets() -> Iterator[tuple[str, str]]:
     for info in sorted(root.glob("**/dataset_info.json")) if there else []:
         size = sum(file.stat().st_size for file in info.parent.rglob("*") if file.is_file())
         yield str(info.parent.relative_to(root)), f"{size / 1e6:.1f} MB"
-
-
-def _host_memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not POSIX
-        return None
 
 
 def _gigabytes(count: int | None) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -47,6 +48,8 @@ class RunConfig:
         require("--seeds", self.seeds, 1 <= self.seeds <= most, f"from 1 to {most}, seeds end at 4294967295")
         require("--keep", self.keep, self.keep >= 1, "1 or more")
         require("--save-every", self.save_every, self.save_every is None or self.save_every >= 1, "1 or more")
+        for name, path in (("--out", self.out), ("--data-dir", self.data_dir)):
+            require(name, path, not str(path).startswith("~"), "a path without ~, which only a shell expands")
 
 
 def parse(cls: type[Config], arguments: Sequence[str], *, prog: str, about: str | None = None) -> Config:
@@ -105,6 +108,7 @@ def _one_line(box: str, prog: str) -> str:
         elif parts[-1]:
             parts.append([])
     message = " ".join(parts[0]).partition("  Got errors")[0].rstrip(".")
+    message = re.sub(r"no type matching {None}\|(\w+) could be instantiated from \['(.*?)'\]", r"\2 is no \1", message)
     if message.startswith("Error parsing "):  # "Error parsing GROUP: --flag 3: must be ...": the message names its flag
         group, _, rest = message.removeprefix("Error parsing ").partition(": ")
         message = f"{group}: {rest}" if group.startswith("-") else rest
@@ -127,3 +131,16 @@ def to_arguments(config: Any) -> list[str]:
         elif value is not None:
             arguments.append(f"--{flag}={value}")
     return arguments
+
+
+_NOT_THE_RESULT = ("--out=", "--resume=", "--keep=", "--save-every=", "--platform=", "--data-dir=")
+
+
+def identity(config: Any) -> list[str]:
+    """The flags that decide what a run computes: those that a run which is continued must have in common with itself.
+
+    Example:
+      >>> identity({"hidden": 32, "out": "runs/digits-1"})
+      ['--hidden=32']
+    """
+    return [flag for flag in to_arguments(config) if not flag.startswith(_NOT_THE_RESULT)]

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,26 +29,52 @@ def refuse_existing(out: Path | None) -> None:
         raise UsageError(f"--out {out} exists: name a new folder, or continue that run with xent resume {out}")
 
 
+def refuse_unwritable(out: Path | None) -> None:
+    """Refuse a folder that could not be made, before any work is done for it.
+
+    Raises:
+      UsageError: if nothing can be written where it would be.
+    """
+    parent = _parent(out)
+    existing = next(folder for folder in (parent, *parent.absolute().parents) if folder.exists())
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise _cannot_be_made(out, error) from None
+
+
 def create(out: Path | None, experiment: str, config: Any) -> Path:
     """Make the folder of a new run, `out` or the next free `runs/EXPERIMENT-N`, with its config.json in it.
 
     It is made under another name and renamed, so there is never a run's folder without its config.
 
     Raises:
-      UsageError: if `out` exists, or cannot be made.
+      UsageError: if `out` exists with anything in it, or cannot be made.
     """
-    refuse_existing(out)
-    parent = Path("runs") if out is None else out.parent
+    parent = _parent(out)
     making = parent / f".making-{os.getpid()}"
     try:
         making.mkdir(parents=True)
-        (making / CONFIG).write_text(_describe(experiment, config))
+        with (making / CONFIG).open("w") as file:
+            file.write(_describe(experiment, config))
+            file.flush()
+            os.fsync(file.fileno())
         return _rename_to_free(making, parent, experiment) if out is None else making.rename(out)
     except OSError as error:
-        name = f"--out {out}" if out else str(parent)
-        raise UsageError(f"{name} cannot be made ({error.strerror}): name a folder that can be written") from None
+        if out is not None and out.exists():
+            raise UsageError(f"--out {out} has just been made by another process: wait for it, or stop it") from None
+        raise _cannot_be_made(out, error) from None
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _parent(out: Path | None) -> Path:
+    return Path("runs") if out is None else out.parent
+
+
+def _cannot_be_made(out: Path | None, error: OSError) -> UsageError:
+    name = f"--out {out}" if out else str(_parent(out))
+    return UsageError(f"{name} cannot be made ({error.strerror}): name a folder that can be written")
 
 
 def _rename_to_free(making: Path, parent: Path, experiment: str) -> Path:
@@ -86,7 +113,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{folder} is not the folder of a run, it has no {CONFIG}: {hint}")
     try:
         text = json.loads(file.read_text())
-        return {"versions": {}, **text, "experiment": str(text["experiment"]), "flags": dict(text["flags"])}
+        wrong = [name for name in ("flags", "versions") if not isinstance(text[name], dict)]
+        if wrong:
+            raise ValueError(f"its {wrong[0]} are no object")
+        return {**text, "experiment": str(text["experiment"])}
     except (OSError, KeyError, TypeError, ValueError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise UsageError(f"{file} cannot be read ({reason}): restore it, or start a new run") from None

@@ -2,29 +2,30 @@
 
 import contextlib
 import dataclasses
-import signal
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
 from rich.console import Console
 
 from xent.experiments.device import device_name, use_device
-from xent.experiments.flags import RunConfig, to_arguments
-from xent.experiments.folder import create, only_writer, read_config, refuse_existing
+from xent.experiments.flags import RunConfig, identity
+from xent.experiments.folder import create, only_writer, read_config, refuse_existing, refuse_unwritable
 from xent.experiments.scores import Scores, read_scores, spread, table, write_scores, write_spread
 from xent.experiments.versions import differences
 from xent.train.errors import UsageError, require
-from xent.train.interrupt import SIGNALS, Interrupted
+from xent.train.interrupt import Interrupted, advising
 from xent.train.loop import Diverged
+from xent.train.progress import make_console
 
 TrainOne = Callable[[Any, Path], Scores]
 """`train_one(config, folder)`: one seed, from the newest checkpoint in the folder if there is one."""
 
-_MAY_DIFFER = ("--out=", "--resume=", "--keep=", "--save-every=", "--platform=", "--data-dir=")
+RESULTS = "results.csv"
+"""Written last, and whole: a run's folder that has it is finished."""
 
 
 def launch(
@@ -39,26 +40,28 @@ def launch(
       resumed: the folder of a run to continue, instead of a new one.
     """
     run: RunConfig = config.run
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     if resumed is None:
         resumed = _to_continue(experiment, config)
-    if resumed and (resumed / "results.csv").exists():
-        console.print(f"{resumed} is finished: read {resumed / 'results.csv'}, or repeat it with xent rerun {resumed}")
+    if resumed and read_scores(resumed / RESULTS):
+        console.print(f"{resumed} is finished: read {resumed / RESULTS}, or repeat it with xent rerun {resumed}")
         return
-    use_device(run)
-    say(console, "device", f"{device_name()}, jax {jax.__version__}, {run.dtype}")
-    if resumed and (other := differences(read_config(resumed)["versions"])):
-        say(console, "note", f"begun with {other}: the last bits may differ from an uninterrupted run's")
-    train_one = prepare(config, console)
-    folder = resumed or create(run.out, experiment, config)  # only now: what could not begin leaves no folder behind
-    say(console, "run", str(folder))
-    with only_writer(folder), _endings(folder):
-        if run.seeds == 1:
-            scores = train_one(config, folder)
-            write_scores(folder / "results.csv", scores)
-            console.print(table(scores))
+    with contextlib.ExitStack() as held:
+        if resumed:
+            held.enter_context(_held(resumed))
         else:
-            _several(experiment, config, train_one, folder, console)
+            refuse_unwritable(run.out)
+        use_device(run)
+        say(console, "device", f"{device_name()}, jax {jax.__version__}, {run.dtype}")
+        if resumed and (other := differences(read_config(resumed)["versions"])):
+            say(console, "note", f"begun with {other}: the last bits may differ from an uninterrupted run's")
+        with _memory():
+            train_one = prepare(config, console)
+            folder = resumed or create(run.out, experiment, config)  # only now: what cannot begin leaves none behind
+            if not resumed:
+                held.enter_context(_held(folder))
+            say(console, "run", str(folder))
+            _train(experiment, config, train_one, folder, console)
     inside = sorted(file.name + "/" * file.is_dir() for file in folder.iterdir() if not file.name.startswith("."))
     say(console, "wrote", f"{folder}: {', '.join(inside)}")
 
@@ -70,58 +73,74 @@ def _to_continue(experiment: str, config: Any) -> Path | None:
         refuse_existing(out)
         return None
     require("--resume", "auto", out is not None, "given together with --out, the folder to start or continue")
-    if out is None or not out.exists():
+    if out is None or not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
-    found = read_config(out)
-    before, now = ({flag for flag in to_arguments(flags) if not flag.startswith(_MAY_DIFFER)}
-                   for flags in (found["flags"], config))  # fmt: skip
-    if found["experiment"] != experiment or before != now:
-        other = ", ".join(sorted(before - now)) or found["experiment"]
-        raise UsageError(f"--out {out} holds a run with other flags ({other}): use those, or name a new folder")
+    _same_run(out, experiment, config)
     return out
 
 
+def _same_run(folder: Path, experiment: str, config: Any) -> None:
+    """Refuse to continue a run as another one."""
+    found = read_config(folder)
+    before, now = identity(found["flags"]), identity(config)
+    if found["experiment"] != experiment or before != now:
+        other = ", ".join(sorted({*before} - {*now})) or found["experiment"]
+        raise UsageError(f"{folder} holds a run with other flags ({other}): use those, or name a new folder")
+
+
 @contextlib.contextmanager
-def _endings(folder: Path) -> Iterator[None]:
-    """Turn the ways a run can end early into a line and an exit code.
+def _held(folder: Path) -> Iterator[None]:
+    """Be the only writer of a folder, and turn the ways a run can end early into a line and an exit code."""
+    advice = f"continue with: xent resume {shlex.quote(str(folder))}"
+    with only_writer(folder), advising(advice):
+        try:
+            yield
+        except Interrupted as error:
+            print(f"xent: {error}; {advice}", file=sys.stderr)
+            sys.exit(error.code)
+        except Diverged as error:
+            print(f"xent: {error}; lower --learning-rate, set --clip, or look at the data", file=sys.stderr)
+            sys.exit(1)
 
-    While it trains, `xent.train.session` catches the signals and saves; here, before and after, they end the run,
-    whose folder is as complete as it was.
-    """
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        del frame
-        raise Interrupted(number)
-
-    before = {number: signal.signal(number, stop) for number in SIGNALS}
+@contextlib.contextmanager
+def _memory() -> Iterator[None]:
+    """Turn what XLA says about too little memory into a line."""
     try:
         yield
-    except Interrupted as error:
-        print(f"xent: {error}; continue with: xent resume {folder}", file=sys.stderr)
-        sys.exit(error.code)
-    except Diverged as error:
-        print(f"xent: {error}; lower --learning-rate, set --clip, or look at the data", file=sys.stderr)
-        sys.exit(1)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        text = str(error).splitlines()[0] if str(error) else "MemoryError"
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text:
+            raise
+        raise UsageError(
+            f"not enough memory on {device_name()} ({text[:150]}): make the model or the batch smaller"
+        ) from None
 
 
-def _several(experiment: str, config: Any, train_one: TrainOne, folder: Path, console: Console) -> None:
+def _train(experiment: str, config: Any, train_one: TrainOne, folder: Path, console: Console) -> None:
+    if config.run.seeds == 1:
+        scores = train_one(config, folder)
+        write_scores(folder / RESULTS, scores)
+        console.print(table(scores))
+        return
     every = []
     for seed in range(config.run.seed, config.run.seed + config.run.seeds):
         inside = folder / f"seed-{seed}"
-        if not (inside / "results.csv").exists():  # a resumed run keeps the seeds that are done
+        run = dataclasses.replace(config.run, seed=seed, seeds=1, out=None, resume="never")
+        alone = dataclasses.replace(config, run=run)
+        if inside.exists():
+            _same_run(inside, experiment, alone)
+        else:
+            create(inside, experiment, alone)
+        scores = read_scores(inside / RESULTS)  # a resumed run keeps the seeds that are done
+        if not scores:
             say(console, "seed", str(seed))
-            run = dataclasses.replace(config.run, seed=seed, seeds=1, out=None, resume="never")
-            alone = dataclasses.replace(config, run=run)
-            if not inside.exists():
-                create(inside, experiment, alone)
             with only_writer(inside):
-                write_scores(inside / "results.csv", train_one(alone, inside))
-        every.append(read_scores(inside / "results.csv"))
+                scores = train_one(alone, inside)
+                write_scores(inside / RESULTS, scores)
+        every.append(scores)
     total = spread(every)
-    write_spread(folder / "results.csv", total)
+    write_spread(folder / RESULTS, total)
     console.print(table(total, f"held out, {len(every)} seeds"))
 
 

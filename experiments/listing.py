@@ -8,7 +8,10 @@ from xent.train.errors import UsageError
 
 def main(arguments: Sequence[str]) -> None:
     """Print the table."""
-    if arguments and arguments[0] not in ("-h", "--help"):
+    if {"-h", "--help"} & {*arguments}:
+        print(__doc__)
+        return
+    if arguments:
         raise UsageError(f"xent list takes no flags, but was given {' '.join(arguments)}")
     width = max(len(experiment.summary) for experiment in EXPERIMENTS.values())
     for name, (_, summary, expected) in EXPERIMENTS.items():

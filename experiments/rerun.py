@@ -12,6 +12,9 @@ from xent.train.errors import UsageError
 
 def main(arguments: Sequence[str]) -> None:
     """Repeat the run whose folder is given first."""
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return
     if not arguments or arguments[0].startswith("-"):
         raise UsageError("xent rerun takes the folder of a run, then flags: xent rerun runs/digits-1 --epochs 3")
     experiment, flags, made_with = resume.load(Path(arguments[0]))

@@ -12,6 +12,9 @@ from xent.train.errors import UsageError
 
 def main(arguments: Sequence[str]) -> None:
     """Continue the run whose folder is given."""
+    if {"-h", "--help"} & {*arguments}:
+        print(__doc__)
+        return
     if len(arguments) != 1 or arguments[0].startswith("-"):
         raise UsageError("xent resume takes one thing, the folder of a run: xent resume runs/digits-1")
     folder = Path(arguments[0])

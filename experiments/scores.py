@@ -33,12 +33,18 @@ def write_scores(file: Path, scores: Scores) -> None:
 
 
 def read_scores(file: Path) -> dict[str, dict[str, float]]:
-    """Read what `write_scores` wrote."""
-    with file.open(newline="") as lines:
+    """Read what `write_scores` or `write_spread` wrote; nothing where there is no such file, or it is not whole."""
+    if not file.exists():
+        return {}
+    with file.open(newline="", errors="replace") as lines:
+        rows = [row for row in csv.DictReader(lines)]
+    try:
         return {
-            row.pop("held out"): {metric: float(value) for metric, value in row.items() if value}
-            for row in csv.DictReader(lines)
+            row.pop("held out"): {name: float(value) for name, value in row.items() if value and name != "metric"}
+            for row in rows
         }
+    except (KeyError, TypeError, ValueError):  # not ours: it is written again
+        return {}
 
 
 def spread(every: Sequence[Scores]) -> dict[str, dict[str, Spread]]:
@@ -52,8 +58,9 @@ def spread(every: Sequence[Scores]) -> dict[str, dict[str, Spread]]:
     def over(values: list[float]) -> Spread:
         return Spread(statistics.fmean(values), statistics.stdev(values), min(values), max(values), len(values))
 
+    metrics = metrics_of(every[0])
     return {
-        row: {metric: over([scores[row][metric] for scores in every]) for metric in values}
+        row: {metric: over([scores[row][metric] for scores in every]) for metric in metrics if metric in values}
         for row, values in every[0].items()
     }
 

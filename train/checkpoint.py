@@ -1,14 +1,18 @@
 """Checkpoints: the state of a run on disk, whole or not there at all, and checked before it is believed.
 
-Each holds the state and `run`: how long the run's logs were when it was taken. Beside it, `STEP.checksums` is written
-once it is complete, since a flipped bit would otherwise be read as a number like any other.
+Each holds the state and `run`: the run's flags, and how long its logs were when it was taken. Beside it,
+`STEP.checksums` is written when the next save begins or the run ends, since a flipped bit would otherwise be read as a
+number like any other. Only a process killed before then leaves one without; orbax's own checks must do for it.
 """
 
 import contextlib
+import errno
 import json
+import os
 import shutil
+import textwrap
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -57,13 +61,14 @@ def open_checkpoints(folder: Path, keep: int) -> Iterator[ocp.CheckpointManager]
         logging.set_verbosity(verbosity)
 
 
-def save(manager: ocp.CheckpointManager, step: int, state: Any, lengths: Lengths) -> None:
+def save(manager: ocp.CheckpointManager, step: int, state: Any, flags: Sequence[str], lengths: Lengths) -> None:
     """Copy the state to the host and write it in the background, named by its step.
 
     Args:
       manager: from `open_checkpoints`.
       step: steps done.
       state: a pytree of arrays; a PRNG key is stored as the integers it holds, which any version can read.
+      flags: what the run was asked for, which `restore` holds it to.
       lengths: bytes of each log up to this step.
 
     Raises:
@@ -74,24 +79,27 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any, lengths: Lengths
     _seal(Path(manager.directory))
     needed = sum(leaf.nbytes for leaf in jax.tree.leaves(plain)) + OVERHEAD
     if shutil.disk_usage(manager.directory).free < needed:
-        raise OSError(28, "No space left on device")  # asked first: orbax would leave half of it, and pages of text
+        raise OSError(
+            errno.ENOSPC, os.strerror(errno.ENOSPC)
+        )  # asked first: orbax would leave half of it, and pages of text
     items = ocp.args.Composite(
         state=ocp.args.StandardSave(plain),
-        run=ocp.args.JsonSave({"lengths": dict(lengths), "shapes": _shapes(plain)}),
+        run=ocp.args.JsonSave({"flags": [*flags], "lengths": dict(lengths), "shapes": _shapes(plain)}),
     )
     manager.save(step, args=items, force=True)
 
 
 def restore(
-    manager: ocp.CheckpointManager, like: Any, sizes: Lengths, report: Callable[[str], None]
+    manager: ocp.CheckpointManager, like: Any, flags: Sequence[str], sizes: Lengths, report: Callable[[str], None]
 ) -> Restored | None:
     """Read the newest checkpoint that is whole.
 
-    One that is damaged, or whose logs have since lost lines, is set aside as `STEP.damaged` and said to be.
+    One that is damaged, or whose logs have since lost lines, is set aside as `STEP.unusable` and said to be.
 
     Args:
       manager: from `open_checkpoints`.
       like: a state of the same shapes, whose values do not matter.
+      flags: what the run is asked for now.
       sizes: bytes of each log as they are now.
       report: told of each checkpoint that is passed over.
 
@@ -99,26 +107,29 @@ def restore(
       The newest good one, or None where there is none.
 
     Raises:
-      UsageError: if the checkpoint is of another model.
+      UsageError: if the checkpoint is of another model, or was made with other flags.
     """
-    for step in sorted(manager.all_steps(), reverse=True):
+    steps = sorted(manager.all_steps(), reverse=True)
+    for step in steps:
         folder = Path(manager.directory) / str(step)
         try:
             _check_files(folder)
             run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore())).run
             _check_logs(run["lengths"], sizes)
+            _refuse_other_flags(folder, run["flags"], flags)
             plain = _plain(like)
             _refuse_another_model(folder, run["shapes"], _shapes(plain))
             target = jax.tree.map(ocp.utils.to_shape_dtype_struct, plain)
             state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))).state
             return Restored(_with_keys(state, like), run["lengths"])
-        except UsageError:
+        except (UsageError, MemoryError, PermissionError):
             raise
         except Exception as error:  # orbax and tensorstore raise many kinds, each pages long
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+            reason = textwrap.shorten((str(error).splitlines() or [""])[0], 100) or type(error).__name__
             aside = _set_aside(folder)
             manager.reload()
-            report(f"checkpoint {folder} is damaged ({reason}): moved to {aside.name}, falling back to the one before")
+            then = "there is none before it" if step == steps[-1] else "falling back to the one before"
+            report(f"checkpoint {folder} cannot be used ({reason}): moved to {aside.name}, {then}")
     return None
 
 
@@ -142,7 +153,7 @@ def _checksums(step: Path) -> dict[str, int]:
 
 def _check_files(step: Path) -> None:
     seal = step.with_suffix(".checksums")
-    if not seal.exists():  # the process was killed soon after: orbax's own checks must do
+    if not seal.exists():
         return
     expected, found = json.loads(seal.read_text()), _checksums(step)
     for name in sorted(expected.keys() | found.keys()):
@@ -153,6 +164,16 @@ def _check_files(step: Path) -> None:
 def _check_logs(lengths: Lengths, sizes: Lengths) -> None:
     if sizes.get(METRICS, 0) < lengths.get(METRICS, 0):  # the clock of timing.jsonl is nobody's result
         raise ValueError(f"{METRICS} has lost lines that it counts on")
+
+
+def _refuse_other_flags(folder: Path, there: Sequence[str], here: Sequence[str]) -> None:
+    names = {flag.partition("=")[0] for flag in {*there} ^ {*here}}
+    if names:
+        then, now = (", ".join(flag for flag in flags if flag.partition("=")[0] in names) for flags in (there, here))
+        raise UsageError(
+            f"checkpoint {folder} was made with {then or 'fewer flags'}, now it is {now or 'fewer'}: restore the "
+            "run's config.json, or start a new run with xent rerun"
+        )
 
 
 def _refuse_another_model(folder: Path, there: dict[str, str], here: dict[str, str]) -> None:
@@ -182,9 +203,9 @@ def _with_keys(state: Any, like: Any) -> Any:
 
 
 def _set_aside(folder: Path) -> Path:
-    """Rename a damaged checkpoint, so that the run can save that step again and nothing is thrown away."""
+    """Rename a checkpoint, so that the run can save that step again and nothing is thrown away."""
     number = 0
-    while (aside := folder.with_name(f"{folder.name}.damaged" + (f"-{number}" if number else ""))).exists():
+    while (aside := folder.with_name(f"{folder.name}.unusable" + (f"-{number}" if number else ""))).exists():
         number += 1
     folder.with_suffix(".checksums").unlink(missing_ok=True)
     return folder.rename(aside)

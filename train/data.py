@@ -8,6 +8,7 @@ constant seed that belongs to the data and not to a run.
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -76,7 +77,8 @@ def load(
     """
     if not 0 <= validation < 1:
         raise UsageError(f"validation is {validation}: give a fraction of the train split, from 0 to below 1")
-    builder = prepared(name, data_dir=data_dir, builtin=builtin, report=report)
+    check = partial(_features, name)
+    builder = prepared(name, data_dir=data_dir, builtin=builtin, check=check, report=report)
     sizes = {split: info.num_examples for split, info in builder.info.splits.items() if info.num_examples}
     if "train" not in sizes:
         raise UsageError(f"dataset {name!r} has no train split (found: {', '.join(sizes) or 'none'}): choose another")

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from xent.train.errors import UsageError
+from xent.train.errors import UsageError, extra
 from xent.train.network import addresses, unreachable
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def prepared(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     builtin: Sequence[str] = (),
+    check: Callable[["DatasetBuilder"], object] | None = None,
     report: Callable[[str], None] | None = None,
 ) -> "DatasetBuilder":
     """Opens a TFDS dataset, preparing it in `array_record` format if it is not there yet.
@@ -37,6 +38,7 @@ def prepared(
       name: as TFDS takes it: `mnist`, `glue/sst2`, `mnist:3.0.1`.
       data_dir: the folder of prepared datasets; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
       builtin: names to offer where the one asked for cannot be had.
+      check: is given the builder before anything is prepared, to raise if the set is not of the kind that is wanted.
       report: is given one line before a preparation starts.
 
     Returns:
@@ -54,6 +56,8 @@ def prepared(
     """
     root = os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     builder = _open(name, root, builtin)
+    if check is not None:
+        check(builder)
     if not os.path.exists(builder.data_dir):
         _prepare(name, builder, root, builtin, report)
     builder = _open(name, root, builtin)  # anew: this process or another may have written it since
@@ -94,12 +98,11 @@ def _open(name: str, root: str, builtin: Sequence[str]) -> "DatasetBuilder":
         try:
             import tensorflow_datasets as tfds
         except ImportError as error:
-            raise UsageError(
-                f'datasets need more than the base install ({error}): pip install "xent[experiments]"'
-            ) from error
+            raise UsageError(f"datasets need more than the base install ({error}): {extra('experiments')}") from error
         base = re.split(r"[/:]", name)[0]
         names = tfds.list_builders(with_community_datasets=False)  # with them it needs TensorFlow
-        if base in names or (base and os.path.isdir(os.path.join(root, base))):
+        plain = re.fullmatch(r"\w[\w.+:/-]*", name) and ".." not in name  # or a folder elsewhere would be opened
+        if plain and (base in names or os.path.isdir(os.path.join(root, base))):
             try:
                 return tfds.builder(name, data_dir=root, file_format="array_record")
             except tfds.core.DatasetNotFoundError:
@@ -197,7 +200,7 @@ def _has_tensorflow() -> bool:
 def _needs_tensorflow(name: str, builtin: Sequence[str]) -> UsageError:
     return UsageError(
         f"dataset {name!r} is not prepared, and TensorFlow, which prepares it, is missing: "
-        f'pip install "xent[tensorflow]"{_offer(builtin, ", or ")}'
+        f"{extra('tensorflow')}{_offer(builtin, ', or ')}"
     )
 
 
@@ -208,4 +211,5 @@ def _offer(builtin: Sequence[str], lead: str) -> str:
 def _short(error: Exception) -> str:
     """The kind and first line of an error, which from TFDS may be pages long and open with what we know."""
     lines = re.sub(r'^Failed to construct dataset "\w*", builder_kwargs "{.*?}": ', "", str(error)).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    text = lines[0].partition(" Here are ")[0] if lines else ""
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -28,3 +28,8 @@ def require(name: str, value: object, condition: bool, allowed: str) -> None:
     """
     if not condition:
         raise UsageError(f"{name} {value}: must be {allowed}")
+
+
+def extra(name: str) -> str:
+    """Say how to install one of the extras."""
+    return f"install xent with its extra {name!r}: pip install -e '.[{name}]' in a checkout of it"

@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM as a wish: the run saves what it has and ends; a second one ends it at once."""
+"""Signals that ask a process to end: a run that trains saves first, anything else ends at once, a second one ends both.
+
+Python runs its signal handlers only between two steps of its own, not while XLA compiles, and what a handler raises is
+lost inside a callback of somebody's C code. So a thread reads the signals from a socket as they come, and answers.
+"""
 
 import os
 import signal
@@ -7,9 +11,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
+from dataclasses import dataclass, field
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Interrupted(Exception):
@@ -20,46 +24,102 @@ class Interrupted(Exception):
         self.code = 128 + number
 
 
+@dataclass
+class _Process:
+    """What the answer to a signal depends on. Signals come to a process, so there is one of these."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    saving: bool = False  # a loop will look at `received` and save
+    received: int | None = None
+    advice: str = ""
+    owned: bool = False
+
+
+_process = _Process()
+
+
 @contextmanager
-def interrupts() -> Iterator[Callable[[], int | None]]:
-    """Catch SIGINT and SIGTERM; yields a function that returns the first one received, or None.
+def ends_on_signals() -> Iterator[None]:
+    """Answer signals while the block runs, whatever Python is busy with; one that was ignored before stays so.
 
-    Python runs its handlers only between two steps of its own, not while XLA compiles. So that the second signal
-    ends the process even then, a thread reads the signals from a socket as they come.
-
-    Example:
-      >>> with interrupts() as received:
-      ...     print(received())
-      None
+    Does nothing inside another such block, nor outside the main thread, where Python lets nobody handle signals.
     """
-    received: list[int] = []
-
-    def catch(number: int, frame: FrameType | None) -> None:
-        del frame
-        received.append(number)
-
+    if _process.owned or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     ours, pythons = socket.socketpair()
     pythons.setblocking(False)
-    thread = threading.Thread(target=_exit_at_the_second, args=(ours,), daemon=True)
+    thread = threading.Thread(target=_answer, args=(ours,), daemon=True)
     thread.start()
-    handlers = {number: signal.signal(number, catch) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
+    handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    _process.owned = True
     try:
-        yield lambda: received[0] if received else None
+        yield
     finally:
-        signal.set_wakeup_fd(wakeup)
+        _process.owned = False
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
         pythons.close()
         thread.join()
         ours.close()
 
 
-def _exit_at_the_second(signals: socket.socket) -> None:
-    count = 0
+@contextmanager
+def saves_on_signals() -> Iterator[Callable[[], int | None]]:
+    """Let the first signal be a wish; yields a function that returns it, or None.
+
+    Raises:
+      Interrupted: at the end of the block, if there was a signal.
+
+    Example:
+      >>> with saves_on_signals() as received:
+      ...     print(received())
+      None
+    """
+    with ends_on_signals():
+        _process.saving, _process.received = True, None
+        try:
+            yield lambda: _process.received
+        finally:
+            with _process.lock:  # from here on a signal ends the process
+                _process.saving = False
+        if _process.received is not None:
+            raise Interrupted(_process.received)
+
+
+@contextmanager
+def advising(advice: str) -> Iterator[None]:
+    """Say this to whoever ends the process inside the block: how to go on."""
+    before, _process.advice = _process.advice, advice
+    try:
+        yield
+    finally:
+        _process.advice = before
+
+
+def ask_to_end(number: int) -> None:
+    """Answer as if this signal had come."""
+    with _process.lock:
+        if _process.saving and _process.received is None:
+            _process.received = number
+            os.write(2, f"xent: {signal.Signals(number).name}: saving, then ending; once more ends at once\n".encode())
+        else:
+            end(number)
+
+
+def end(number: int) -> None:
+    """End the process now, as a signal would, with one line; nothing is cleaned up, and nothing needs to be."""
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    show_cursor = "\x1b[?25h\n" if terminal else ""  # a live bar hides it
+    advice = f"; {_process.advice}" if _process.advice else ""
+    os.write(2, f"{show_cursor}xent: stopped by {signal.Signals(number).name}{advice}\n".encode())
+    os._exit(128 + number)  # an orderly exit ends in a fault where threads of XLA are cut short
+
+
+def _answer(signals: socket.socket) -> None:
     while byte := signals.recv(1):
-        count += byte[0] in SIGNALS
-        if count == 2:
-            show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a live bar hides it
-            os.write(2, f"{show_cursor}\nxent: stopped at once\n".encode())
-            os._exit(128 + byte[0])
+        if byte[0] in SIGNALS:
+            ask_to_end(byte[0])

@@ -32,7 +32,7 @@ class OptimizerConfig:
     clip: float | None = None
     """Largest global norm of the gradient; longer ones are scaled down to it."""
     accumulate: int = 1
-    """Batches whose gradients are averaged before each update."""
+    """Batches whose gradients are averaged before each update; those left over at the end of a run are not used."""
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -112,6 +112,8 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
     Source: Loshchilov and Hutter 2019 for decoupled decay; each rule's paper in optax.
     """
+    most = max(steps, 1)
+    require("--accumulate", config.accumulate, config.accumulate <= most, f"at most the run's {steps} steps")
     updates = steps // config.accumulate
     warmup = config.warmup_steps
     require("--warmup-steps", warmup, warmup < max(updates, 1), f"below the run's {updates} updates")

@@ -1,5 +1,8 @@
 """What a person sees while a run trains: a live bar in a terminal, plain lines in a log."""
 
+import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,9 +10,23 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from xent.train.interrupt import ask_to_end
 from xent.train.loop import Record
 
 PLAIN_SECONDS = 5.0  # a log gets a line this often, and one at the end
+
+
+class _StopsWithItsReader(Console):
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more (`xent digits | head`): end as by a signal, so that a run saves first."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its exit
+        ask_to_end(signal.SIGPIPE)
+
+
+def make_console() -> Console:
+    """The console of a command: plain text, and long lines are the terminal's to wrap."""
+    return _StopsWithItsReader(highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """One run, from first to last step, with what surrounds the loop: compilation, logs, progress, checkpoints, Ctrl-C."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +11,8 @@ import numpy as np
 from rich.console import Console
 
 from xent.train.errors import UsageError
-from xent.train.interrupt import Interrupted, interrupts
-from xent.train.journal import open_journal, sizes
+from xent.train.interrupt import Interrupted, saves_on_signals
+from xent.train.journal import METRICS, open_journal, sizes
 from xent.train.loop import Call, Diverged, Record, fit
 from xent.train.metrics import Metrics, divide
 from xent.train.progress import progress
@@ -56,6 +56,7 @@ def train(
     patience: int,
     evaluate: Callable[[Any], Metrics],
     folder: Path,
+    flags: Sequence[str],
     console: Console,
     saving: Saving,
 ) -> TrainState:
@@ -72,6 +73,7 @@ def train(
       patience: bad steps in a row that end the run.
       evaluate: metrics of parameters on validation data.
       folder: the run's folder.
+      flags: what makes this run what it is, kept in its checkpoints: none made with other flags is taken up.
       console: where progress is shown.
       saving: when to save, and how much to keep.
 
@@ -79,21 +81,27 @@ def train(
       The state after the last step.
 
     Raises:
-      Interrupted: after Ctrl-C or SIGTERM, when all is saved.
+      Interrupted: after a signal, when all is saved.
       Diverged: see `fit`; the message says which checkpoint is the last good one.
-      UsageError: if the folder cannot be written, or its checkpoint is of another model.
+      UsageError: if the folder cannot be written, or its checkpoint is of another model or of other flags.
     """
     from xent.train.checkpoint import open_checkpoints, restore
     from xent.train.checkpoint import save as write  # orbax takes a second to import
 
     steps = epochs * source.steps_per_epoch
-    with interrupts() as received, open_checkpoints(folder / "checkpoints", saving.keep) as checkpoints:
-        restored = restore(checkpoints, state, sizes(folder), lambda text: console.print(text, style="yellow"))
+    with saves_on_signals() as received, open_checkpoints(folder / "checkpoints", saving.keep) as checkpoints:
+        logs = sizes(folder)
+        restored = restore(checkpoints, state, flags, logs, lambda text: console.print(text, style="yellow"))
         state, lengths = restored or (state, {})
         start = int(state.step)
+        if restored:
+            console.print(f"[bold]resume   [/]from step {start} of {steps}", highlight=False)
+        elif METRICS in logs:
+            console.print("[bold]resume   [/]from the start, there is no checkpoint to go on from", highlight=False)
         call = compiled()
         with (
-            _explained(folder, checkpoints),
+            _good_until(folder, checkpoints),
+            _writable(folder),
             open_journal(folder, lengths) as journal,
             progress(console, steps, start) as show,
         ):
@@ -103,10 +111,8 @@ def train(
                 show(record)
 
             def save(state: TrainState) -> None:
-                write(checkpoints, int(state.step), state, journal.lengths())
-                number = received()
-                if number is not None and int(state.step) < steps:
-                    checkpoints.wait_until_finished()
+                write(checkpoints, int(state.step), state, flags, journal.lengths())
+                if (number := received()) is not None:
                     raise Interrupted(number)
 
             if start == 0:  # where the curve begins: log(classes) for a network that knows nothing
@@ -134,8 +140,8 @@ def _due(every: int | None, start: int) -> Callable[[int], bool]:
 
 
 @contextmanager
-def _explained(folder: Path, checkpoints: Any) -> Iterator[None]:
-    """Say of a run that ends early what is left of it."""
+def _good_until(folder: Path, checkpoints: Any) -> Iterator[None]:
+    """Say of a run that diverged what is left of it."""
     try:
         yield
     except Diverged as error:
@@ -143,6 +149,13 @@ def _explained(folder: Path, checkpoints: Any) -> Iterator[None]:
         last = checkpoints.latest_step()
         good = f"the last good checkpoint is {folder / 'checkpoints' / str(last)}" if last else "none was saved before"
         raise Diverged(f"{error}; {good}") from None
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Say what to do where the logs or a checkpoint cannot be written."""
+    try:
+        yield
     except OSError as error:
         raise UsageError(
             f"{folder} cannot be written ({error.strerror}): mend that, then continue with xent resume {folder}"

@@ -41,7 +41,7 @@ class Config:
     def __post_init__(self) -> None:
         """Check every range."""
         for name in ("rounds", "steps", "hidden"):
-            require(f"--{name}", getattr(self, name), getattr(self, name) >= 1, "1 or more")
+            require(f"--{name}", getattr(self, name), 1 <= getattr(self, name) < 2**31, "from 1 to 2147483647")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
                 def keep(state: Any) -> None:
                     step = int(state.step)
                     if saving and step % job.steps:  # the one half-way; the loop also offers its last state
-                        save(checkpoints, step, state, {})
+                        save(checkpoints, step, state, [], {})
 
                 def run() -> Any:
                     nonlocal state

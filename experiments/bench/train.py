@@ -51,7 +51,7 @@ class Config:
     def __post_init__(self) -> None:
         """Check every range."""
         for name in ("rounds", "steps", "hidden"):
-            require(f"--{name}", getattr(self, name), getattr(self, name) >= 1, "1 or more")
+            require(f"--{name}", getattr(self, name), 1 <= getattr(self, name) < 2**31, "from 1 to 2147483647")
         require("--batch-size", self.batch_size, 1 <= self.batch_size <= EXAMPLES, f"from 1 to {EXAMPLES}")
         require("--seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
 

@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 
 JOB = ("digits", "--epochs", "6", "--steps-per-call", "4", "--save-every", "1", "--no-baselines", "--hidden", "32")
-XENT = (sys.executable, "-m", "xent.experiments")
+XENT = (  # takes Ctrl-C even where these tests run in the background, whose children ignore it
+    sys.executable,
+    "-c",
+    "import runpy, signal\n"
+    "for number in (signal.SIGINT, signal.SIGHUP): signal.signal(number, signal.SIG_DFL)\n"
+    "runpy.run_module('xent.experiments', run_name='__main__')",
+)
 
 
 def start(folder, *arguments):
@@ -83,7 +89,7 @@ def test_kill_9_at_random_moments_changes_nothing(whole, tmp_path, kills):
             assert process.returncode == -signal.SIGKILL, said
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_exits_within_five_seconds(whole, tmp_path, number):
     process = start(tmp_path, *JOB, "--epochs", "3000", "--out", "run")
     wait_for(process, lambda: (tmp_path / "run/metrics.jsonl").exists())
@@ -153,10 +159,10 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(whole, copy, xent,
     harm(checkpoint)
     outcome = xent("resume", copy)
     assert outcome.code == 0, outcome.err
-    assert outcome.out.count("is damaged") == 1
+    assert outcome.out.count("cannot be used") == 1
     assert "falling back to the one before" in outcome.out
     assert "Traceback" not in outcome.err
-    assert (checkpoint.parent / f"{checkpoint.name}.damaged").exists()
+    assert (checkpoint.parent / f"{checkpoint.name}.unusable").exists()
     assert state_of(copy) == state_of(whole)
 
 
@@ -164,7 +170,7 @@ def test_a_lost_clock_is_no_loss(whole, copy, xent):
     (copy / "timing.jsonl").unlink()
     outcome = xent("resume", copy)
     assert outcome.code == 0, outcome.err
-    assert "is damaged" not in outcome.out
+    assert "cannot be used" not in outcome.out
     assert state_of(copy) == state_of(whole)
 
 
@@ -173,21 +179,47 @@ def test_with_no_good_checkpoint_left_a_run_starts_over(whole, copy, xent):
         truncate(copy / "checkpoints" / str(step))
     outcome = xent("resume", copy)
     assert outcome.code == 0, outcome.err
-    assert outcome.out.count("is damaged") == 2
+    assert outcome.out.count("cannot be used") == 2
+    assert "there is none before it" in outcome.out
+    assert "resume   from the start, there is no checkpoint to go on from" in outcome.out
     assert state_of(copy) == state_of(whole)
 
 
 def test_a_checkpoint_of_another_model_is_refused(copy, xent):
-    config = json.loads((copy / "config.json").read_text())
-    config["flags"]["hidden"] = 48
-    (copy / "config.json").write_text(json.dumps(config))
-    before = sorted(copy.rglob("*"))
+    other = copy.parent / "other"
+    assert xent(*JOB, "--hidden", "48", "--out", other).code == 0
+    shutil.rmtree(copy / "checkpoints")
+    (other / "checkpoints").rename(copy / "checkpoints")
     outcome = xent("resume", copy)
     assert outcome.code == 2
-    assert "is of another model: " in outcome.err
-    assert "(32" in outcome.err or "[32" in outcome.err
+    assert "was made with --hidden=48, now it is --hidden=32" in outcome.err
     assert outcome.err.count("\n") == 1
-    assert {path for path in before if path.is_file()} <= set(copy.rglob("*"))
+    assert steps_of(copy)  # still there
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "then", "now"),
+    [
+        ("hidden", 48, "--hidden=32", "--hidden=48"),
+        ("batch_size", 32, "--batch-size=64", "--batch-size=32"),
+        ("epochs", 1, "--epochs=6", "--epochs=1"),
+        ("label_smoothing", 0.1, "--label-smoothing=0.0", "--label-smoothing=0.1"),
+        ("optimizer", None, "--optimizer=adam, --learning-rate=0.001", "fewer"),
+    ],
+)
+def test_a_run_is_not_continued_with_other_flags(copy, xent, name, value, then, now):
+    config = json.loads((copy / "config.json").read_text())
+    config["flags"][name] = value
+    (copy / "config.json").write_text(json.dumps(config))
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    outcome = xent("resume", copy)
+    if value is None:  # every flag at its default: the same run
+        assert outcome.code == 0
+        return
+    assert outcome.code == 2
+    assert f"was made with {then}, now it is {now}: restore the run's config.json" in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert before == {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(
@@ -201,6 +233,8 @@ def test_a_checkpoint_of_another_model_is_refused(copy, xent):
             "--batch-size -1: must be from 1 to 2147483647",
         ),
         (lambda text: text.replace("batch_size", "batch_sise"), "did you mean --batch-size?"),
+        (lambda text: '{"experiment": "digits", "flags": [], "versions": {}}', "its flags are no object"),
+        (lambda text: '{"experiment": "digits", "flags": {}, "versions": 3}', "its versions are no object"),
     ],
 )
 def test_a_config_gone_or_edited_is_one_line(copy, xent, edit, message):
@@ -338,3 +372,71 @@ def test_a_signal_after_training_ends_the_run_with_the_way_to_go_on(tmp_path, nu
     assert process.returncode == 128 + number
     assert said.endswith("continue with: xent resume run\n")
     assert said.count("\n") == 1
+
+
+def test_what_ctrl_c_saved_is_checked_before_it_is_believed(whole, tmp_path, xent):
+    process = start(tmp_path, *JOB, "--out", "run")
+    wait_for(process, lambda: (tmp_path / "run/checkpoints/8").exists())
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    flip_a_bit(last_checkpoint(tmp_path / "run"))
+    outcome = xent("resume", "run")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("cannot be used") == 1
+    assert state_of(tmp_path / "run") == state_of(whole)
+
+
+@pytest.mark.parametrize("trials", [8, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_signal_at_any_moment_is_one_line_and_the_right_code(whole, tmp_path, trials):
+    """While Python imports, data is read, XLA compiles, steps run, pictures are drawn."""
+    chance = random.Random(1)
+    for trial in range(trials):
+        number = chance.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+        process = start(tmp_path, *JOB, "--epochs", "200", "--out", f"run-{trial}")
+        time.sleep(0.4 + 6 * chance.random() ** 2)  # before 0.4 s there may be no Python to ask
+        process.send_signal(number)
+        began = time.monotonic()
+        _, said = process.communicate(timeout=60)
+        assert process.returncode in (0, 128 + number), said
+        if process.returncode:
+            assert f"stopped by {number.name}" in said
+            assert "Traceback" not in said
+            assert said.count("\n") <= 2
+            assert time.monotonic() - began < 15  # it may have had to compile first
+        if (tmp_path / f"run-{trial}/.lock").exists() and process.returncode:
+            assert said.endswith(f"continue with: xent resume run-{trial}\n")
+
+
+def test_a_reader_that_leaves_stops_a_run_which_saves(whole, tmp_path):
+    process = start(tmp_path, *JOB, "--epochs", "3000", "--out", "run")
+    while "run" not in process.stdout.readline():
+        pass
+    process.stdout.close()
+    process.stdout = None
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGPIPE
+    assert said.endswith("continue with: xent resume run\n")
+    assert "Traceback" not in said
+
+
+def test_resume_auto_starts_in_an_empty_folder(tmp_path, xent):
+    (tmp_path / "run").mkdir()
+    assert xent(*JOB, "--epochs", "1", "--out", "run", "--resume", "auto").code == 0
+    assert (tmp_path / "run/results.csv").exists()
+
+
+def test_seeds_are_the_ones_that_were_asked_for(tmp_path, xent):
+    flags = (*JOB, "--epochs", "1", "--seeds", "2", "--out", "run")
+    assert xent(*flags).code == 0
+    table = (tmp_path / "run/results.csv").read_bytes()
+    (tmp_path / "run/results.csv").write_text("")  # emptied, as by a full disk: not finished
+    (tmp_path / "run/seed-1/results.csv").write_text("not,ours\n1,2\n")
+    assert xent("resume", "run").code == 0
+    assert (tmp_path / "run/results.csv").read_bytes() == table
+    (tmp_path / "run/results.csv").unlink()
+    config = tmp_path / "run/seed-1/config.json"
+    config.write_text(config.read_text().replace('"hidden": 32', '"hidden": 33'))
+    outcome = xent("resume", "run")
+    assert outcome.code == 2
+    assert "run/seed-1 holds a run with other flags (--hidden=33)" in outcome.err

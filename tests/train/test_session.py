@@ -17,7 +17,7 @@ from rich.console import Console
 
 from xent.train.checkpoint import open_checkpoints, restore
 from xent.train.evaluate import make_evaluate
-from xent.train.interrupt import Interrupted, interrupts
+from xent.train.interrupt import Interrupted, saves_on_signals
 from xent.train.journal import METRICS, open_journal, read_lines, sizes
 from xent.train.loop import Diverged, Record, make_call
 from xent.train.progress import progress
@@ -28,7 +28,7 @@ from xent.train.step import init_state, make_train_step
 SAVING = Saving()
 
 
-def run(loss, params, arrays, folder, *, epochs=4, evaluate=None, saving=SAVING):
+def run(loss, params, arrays, folder, *, epochs=4, evaluate=None, saving=SAVING, flags=()):
     folder.mkdir(exist_ok=True)
     console = Console(file=io.StringIO())
     optimizer = optax.adam(0.05)
@@ -38,7 +38,7 @@ def run(loss, params, arrays, folder, *, epochs=4, evaluate=None, saving=SAVING)
     held_out = make_evaluate(loss, arrays)
     end = train(
         lambda: compile_call(call, state, source, held_out, console), state, source, epochs=epochs, steps_per_call=3,
-        patience=5, evaluate=evaluate or held_out, folder=folder, console=console, saving=saving,
+        patience=5, evaluate=evaluate or held_out, folder=folder, flags=flags, console=console, saving=saving,
     )  # fmt: skip
     return end, console.file.getvalue()
 
@@ -57,7 +57,7 @@ def test_a_finished_run_is_on_disk(loss, params, arrays, tmp_path):
     assert [line["step"] for line in read_lines(tmp_path / "run" / "timing.jsonl")] == [line["step"] for line in lines]
     with open_checkpoints(tmp_path / "run" / "checkpoints", 2) as checkpoints:
         like = init_state(params, optax.adam(0.05), jax.random.key(0))
-        found = restore(checkpoints, like, sizes(tmp_path / "run"), pytest.fail)
+        found = restore(checkpoints, like, [], sizes(tmp_path / "run"), pytest.fail)
     assert same(found.state, end)
     assert found.lengths == sizes(tmp_path / "run")
     assert "compile" in said
@@ -138,10 +138,18 @@ def test_the_journal_drops_what_came_after_the_checkpoint_and_what_is_half_writt
 
 
 def test_the_first_signal_is_a_wish():
-    with interrupts() as received:
-        assert received() is None
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert received() == signal.SIGTERM
+    def loop():
+        with saves_on_signals() as received:
+            assert received() is None
+            os.kill(os.getpid(), signal.SIGTERM)
+            began = time.monotonic()
+            while received() is None and time.monotonic() - began < 5:
+                time.sleep(0.001)
+            assert received() == signal.SIGTERM
+
+    with pytest.raises(Interrupted) as stop:
+        loop()
+    assert stop.value.code == 143  # nobody looked in time: it is not forgotten
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
@@ -150,7 +158,7 @@ def test_the_first_signal_is_a_wish():
 def test_the_second_signal_ends_the_process_even_in_compiled_code(number):
     code = (
         "import ctypes, xent.train.interrupt as i\n"
-        "with i.interrupts():\n"
+        "with i.saves_on_signals(), i.advising('go on'):\n"
         "    print('ready', flush=True)\n"
         "    [ctypes.CDLL(None).sleep(30) for _ in range(9)]\n"  # a call into C: Python's handlers wait for its end
     )
@@ -162,7 +170,8 @@ def test_the_second_signal_ends_the_process_even_in_compiled_code(number):
     process.send_signal(number)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 128 + number
-    assert "stopped at once" in said
+    name = signal.Signals(number).name
+    assert said == f"xent: {name}: saving, then ending; once more ends at once\nxent: stopped by {name}; go on\n"
     assert time.monotonic() - began < 5
 
 
