@@ -7,25 +7,25 @@ from typing import Any
 
 import jax
 
-from xent.experiments.flags import RunConfig
+from xent.experiments.flags import DeviceConfig
 from xent.train.errors import UsageError, extra
 
 
-def use_device(run: RunConfig) -> None:
+def use_device(asked: DeviceConfig) -> None:
     """Set platform and precision before the first computation.
 
     Raises:
       UsageError: if the platform asked for is not here.
     """
-    jax.config.update("jax_default_matmul_precision", run.matmul_precision)
-    if run.platform == "cpu":
+    jax.config.update("jax_default_matmul_precision", asked.matmul_precision)
+    if asked.platform == "cpu":
         jax.config.update("jax_platforms", "cpu")  # leaves the memory of any GPU alone
     found = backend()
-    if run.platform not in (None, found):
-        needed = {"gpu": "cuda", "tpu": "tpu"}.get(run.platform, "experiments")
+    if asked.platform not in (None, found):
+        needed = {"gpu": "cuda", "tpu": "tpu"}.get(asked.platform, "experiments")
         raise UsageError(
-            f"--platform {run.platform}: JAX finds only {found} here; leave the flag out, or on a machine that has one "
-            f"{extra(needed)}"
+            f"--platform {asked.platform}: JAX finds only {found} here; leave the flag out, or on a machine "
+            f"that has one {extra(needed)}"
         )
 
 

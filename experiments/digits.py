@@ -154,7 +154,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
 
     state, source = start(config.run.seed)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    say(console, "model", f"MLP {math.prod(shape)}-{config.hidden}-{outputs}, {count:,} parameters, {epochs} epochs")
+    say(console, "model", f"MLP {math.prod(shape)}-{config.hidden}-{outputs}, {count:,} parameters, epochs: {epochs}")
     evaluate = make_evaluate(loss, images.validation._asdict())
     call = make_call(step, source, config.patience, single=config.steps_per_call == 1)
     compiled = cache(lambda: compile_call(call, state, source, evaluate, console))  # by the first seed, for all

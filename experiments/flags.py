@@ -17,6 +17,16 @@ Config = TypeVar("Config")
 
 
 @dataclasses.dataclass(frozen=True)
+class DeviceConfig:
+    """What computes; the same for everything that does."""
+
+    platform: Literal["cpu", "gpu", "tpu"] | None = None
+    """Where to compute; by default the best that JAX finds."""
+    matmul_precision: Literal["default", "high", "highest"] = "default"
+    """Precision of float32 products on chips that have faster, rougher ones (TF32 on NVIDIA, bfloat16 on TPU)."""
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """Where and how often to run; the same for every experiment."""
 
@@ -26,12 +36,9 @@ class RunConfig:
     """Repeat with this many seeds, seed, seed + 1, ..., and report mean and spread."""
     out: Path | None = None
     """Folder to write, which must not exist yet; by default the next free one under runs/."""
-    platform: Literal["cpu", "gpu", "tpu"] | None = None
-    """Where to compute; by default the best that JAX finds."""
+    device: DeviceConfig = dataclasses.field(default_factory=DeviceConfig)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """What the model computes in; parameters, losses and metrics stay float32."""
-    matmul_precision: Literal["default", "high", "highest"] = "default"
-    """Precision of float32 products on chips that have faster, rougher ones (TF32 on NVIDIA, bfloat16 on TPU)."""
     save_every: int | None = None
     """Steps between checkpoints, rounded up to the end of a call; not given: one a minute. There is one at the end."""
     keep: int = 2

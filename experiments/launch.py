@@ -51,7 +51,7 @@ def launch(
             held.enter_context(_held(resumed))
         else:
             refuse_unwritable(run.out)
-        use_device(run)
+        use_device(run.device)
         say(console, "device", f"{device_name()}, jax {jax.__version__}, {run.dtype}")
         if resumed and (other := differences(read_config(resumed)["versions"])):
             say(console, "note", f"begun with {other}: the last bits may differ from an uninterrupted run's")

@@ -8,9 +8,8 @@ The 60000 images are random bytes. "again" is the first case a second time: its 
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import jax
 from rich.console import Console
@@ -20,7 +19,7 @@ from xent.experiments.bench.record import cores, refuse, table, to_record, write
 from xent.experiments.bench.train_cases import EXAMPLES, Job, ours, plain, products, random_job
 from xent.experiments.bench.train_torch import installed, pytorch
 from xent.experiments.device import device_name, use_device
-from xent.experiments.flags import RunConfig, parse
+from xent.experiments.flags import DeviceConfig, parse
 from xent.experiments.launch import say
 from xent.train.errors import require
 
@@ -43,10 +42,7 @@ class Config:
     """Time PyTorch too, if it is installed; on a CPU only."""
     out: Path | None = None
     """JSON file to write, which must not exist yet."""
-    platform: Literal["cpu", "gpu", "tpu"] | None = None
-    """Where to compute; by default the best that JAX finds."""
-    matmul_precision: Literal["default", "high", "highest"] = "default"
-    """Precision of float32 products on chips that have faster, rougher ones (TF32 on NVIDIA, bfloat16 on TPU)."""
+    device: DeviceConfig = field(default_factory=DeviceConfig)
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -77,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
     """Measure, show a table, write the record."""
     config = parse(Config, arguments, prog="xent bench train", about=__doc__)
     refuse(config.out)
-    use_device(RunConfig(platform=config.platform, matmul_precision=config.matmul_precision))
+    use_device(config.device)
     console = Console(highlight=False, soft_wrap=True)
     say(console, "device", f"{device_name()}, jax {jax.__version__}, {cores()} threads")
     say(console, "data", f"{EXAMPLES} x 784 random bytes, ten labels, generated")

@@ -17,7 +17,7 @@ from xent.experiments.table import EXPERIMENTS
         (["list", "now"], "xent list takes no flags, but was given now"),
         (["digits", "--epoch", "3"], "Unrecognized options: --epoch, 3 (did you mean --epochs?)"),
         (["digits", "--learning-rat=3"], "did you mean --learning-rate?"),
-        (["digits", "--epochs", "three"], "--epochs: no type matching {None}|INT could be instantiated from ['three']"),
+        (["digits", "--epochs", "three"], "--epochs: three is no INT"),
         (["digits", "--epochs", "0"], "--epochs 0: must be 1 or more"),
         (["digits", "--seeds", "0"], "--seeds 0: must be from 1 to 4294967296"),
         (["digits", "--seed", "4294967295", "--seeds", "2"], "--seeds 2: must be from 1 to 1, seeds end at 4294967295"),
@@ -35,6 +35,13 @@ from xent.experiments.table import EXPERIMENTS
         (["digits", "--dataset", "digitz"], "digits"),
         (["digits", "--dataset", "mnisst"], "mnist"),
         (["digits", "--platform", "tpu"], "--platform tpu: JAX finds only"),
+        (["digits", "--positive", "3"], "--positive 3: must be given together with --task binary"),
+        (["digits", "--accumulate", "1000", "--epochs", "1"], "--accumulate 1000: must be at most the run's 21 steps"),
+        (["digits", "--hidden", "2000000000"], "copies of the model's parameters need 2,4"),
+        (["digits", "--out", "~/run"], "--out ~/run: must be a path without ~"),
+        (["digits", "--dataset", "../digits"], "unknown dataset '../digits'"),
+        (["digits", "--dataset", "imdb_reviews"], "is not one uint8 image [h, w, c] with one integer label"),
+        (["digits", "--out", "/proc/run"], "--out /proc/run cannot be made ("),
         (["digits", "--out", "."], "--out . exists: name a new folder"),
         (["digits", "--out", "file/run"], "--out file/run cannot be made"),
         (["resume", "nowhere"], "nowhere is not the folder of a run"),
@@ -67,7 +74,9 @@ def test_a_config_that_cannot_be_read_is_one_line(xent, tmp_path, edit):
 
 def test_a_config_with_a_bad_value_is_one_line(xent, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text(json.dumps({"experiment": "digits", "flags": {"epochs": "many"}}))
+    (tmp_path / "run" / "config.json").write_text(
+        json.dumps({"experiment": "digits", "flags": {"epochs": "many"}, "versions": {}})
+    )
     outcome = xent("resume", "run")
     assert outcome.code == 2
     assert "--epochs" in outcome.err
@@ -145,3 +154,27 @@ def test_flags_survive_the_way_through_json():
     config = parse(Config, given, prog="test")
     assert parse(Config, to_arguments(config), prog="test") == config
     assert parse(Config, [*to_arguments(config), "--epochs=4"], prog="test").epochs == 4
+
+
+@pytest.mark.parametrize("command", ["list", "doctor", "resume", "rerun", "bench"])
+def test_every_command_explains_itself(xent, command):
+    outcome = xent(command, "--help")
+    assert outcome.code == 0
+    assert f"xent {command}" in outcome.out
+
+
+def test_versions_are_one_line(xent):
+    outcome = xent("--version")
+    assert outcome.out.startswith("xent 0.1.0, jax ")
+    assert outcome.out.count("\n") == 1
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+def test_a_platform_that_is_not_here_is_one_line(xent_process, platform):
+    outcome = xent_process("digits", JAX_PLATFORMS=platform)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"xent: JAX_PLATFORMS={platform} cannot be had here (")
+    assert outcome.err.count("\n") == 1
+    doctor = xent_process("doctor", JAX_PLATFORMS=platform)
+    assert doctor.code == 0
+    assert f"none: JAX_PLATFORMS={platform}" in doctor.out
