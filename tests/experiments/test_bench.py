@@ -223,7 +223,7 @@ def test_an_existing_file_is_refused_before_any_work(tmp_path, capsys):
     [
         (["bench", "trian"], "no benchmark 'trian': did you mean train?"),
         (["bench", "xyz"], "no benchmark 'xyz': there are train"),
-        (["bench", "train", "--rounds=0"], "--rounds 0: must be 1 or more"),
+        (["bench", "train", "--rounds=0"], "--rounds 0: must be from 1 to 2147483647"),
         (["bench", "train", "--batch-size=60001"], "--batch-size 60001: must be from 1 to 60000"),
         (["bench", "train", "--round=2"], "did you mean --rounds?"),
         (["bench", "train", "--out=no/such/folder/x.json"], "no/such/folder is no folder that can be written"),

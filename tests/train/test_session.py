@@ -74,6 +74,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(loss, params, arrays, tmp_path, n
         asked.append(None)
         if len(asked) == epoch + 2:  # once before the first step, then after each epoch
             os.kill(os.getpid(), number)
+            time.sleep(0.5)  # the thread that answers needs its turn
         return held_out(params)
 
     with pytest.raises(Interrupted) as stop:
