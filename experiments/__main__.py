@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 
 from xent.experiments.table import COMMANDS, EXPERIMENTS
-from xent.experiments.versions import versions
 from xent.train.errors import UsageError, extra
 from xent.train.interrupt import ends_on_signals
 
@@ -47,6 +46,8 @@ def _dispatch(name: str, rest: list[str]) -> None:
         print(usage())
         return
     if name == "--version":
+        from xent.experiments.versions import versions
+
         print(", ".join(f"{package} {version}" for package, version in versions().items()))
         return
     modules = {key: experiment.module for key, experiment in EXPERIMENTS.items()}

@@ -24,8 +24,8 @@ def use_device(asked: DeviceConfig) -> None:
     if asked.platform not in (None, found):
         needed = {"gpu": "cuda", "tpu": "tpu"}.get(asked.platform, "experiments")
         raise UsageError(
-            f"--platform {asked.platform}: JAX finds only {found} here; leave the flag out, or on a machine "
-            f"that has one {extra(needed)}"
+            f"--platform {asked.platform}: JAX finds only {found} here; leave the flag out, or use a "
+            f"machine that has one and, {extra(needed)}"
         )
 
 

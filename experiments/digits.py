@@ -26,7 +26,7 @@ from xent.experiments import baselines as sklearn
 from xent.experiments import datasets
 from xent.experiments.device import require_memory
 from xent.experiments.flags import RunConfig, identity, parse
-from xent.experiments.launch import TrainOne, launch, say
+from xent.experiments.launch import TrainOne, launch
 from xent.experiments.scores import Scores
 from xent.models.functional import Apply
 from xent.models.mlp import mlp
@@ -37,6 +37,7 @@ from xent.train.journal import read_lines
 from xent.train.loop import make_call
 from xent.train.metrics import Metrics, divide, weighted
 from xent.train.optimizers import OptimizerConfig, make_optimizer
+from xent.train.progress import say
 from xent.train.session import Saving, compile_call, train
 from xent.train.source import Source, array_source
 from xent.train.step import Batch, Loss, TrainState, init_state, make_train_step

@@ -5,15 +5,16 @@ import dataclasses
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from xent.experiments.versions import commit, versions
+from xent.experiments.versions import commit, differences, versions
 from xent.train.errors import UsageError
 
 CONFIG = "config.json"
@@ -25,8 +26,9 @@ def refuse_existing(out: Path | None) -> None:
     Raises:
       UsageError: if it does.
     """
-    if out is not None and out.exists():
-        raise UsageError(f"--out {out} exists: name a new folder, or continue that run with xent resume {out}")
+    if out is not None and (out.exists() or out.is_symlink()):
+        go_on = f", or continue that run with xent resume {out}" if (out / CONFIG).exists() else ""
+        raise UsageError(f"--out {out} exists: name a new folder{go_on}")
 
 
 def refuse_unwritable(out: Path | None) -> None:
@@ -52,7 +54,7 @@ def create(out: Path | None, experiment: str, config: Any) -> Path:
       UsageError: if `out` exists with anything in it, or cannot be made.
     """
     parent = _parent(out)
-    making = parent / f".making-{os.getpid()}"
+    making = parent / f".making-{secrets.token_hex(8)}"
     try:
         making.mkdir(parents=True)
         with (making / CONFIG).open("w") as file:
@@ -89,15 +91,26 @@ def _rename_to_free(making: Path, parent: Path, experiment: str) -> Path:
 
 
 def _describe(experiment: str, config: Any) -> str:
-    device = jax.devices()[0]
     text = {
         "experiment": experiment,
         "flags": dataclasses.asdict(config),
         "versions": versions(),
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "device": _device(),
         "commit": commit(),
     }
     return json.dumps(text, indent=2, default=str) + "\n"
+
+
+def _device() -> dict[str, str | int]:
+    device = jax.devices()[0]
+    return {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()}
+
+
+def begun_elsewhere(found: Mapping[str, Any]) -> str:
+    """Say in words what a run was begun with that is another thing here: its device, versions of packages."""
+    device = found.get("device")
+    other = [] if device in (None, _device()) else [" ".join(map(str, device.values()))]
+    return ", ".join([*other, *filter(None, [differences(found["versions"])])])
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -13,13 +13,19 @@ from rich.console import Console
 
 from xent.experiments.device import device_name, use_device
 from xent.experiments.flags import RunConfig, identity
-from xent.experiments.folder import create, only_writer, read_config, refuse_existing, refuse_unwritable
+from xent.experiments.folder import (
+    begun_elsewhere,
+    create,
+    only_writer,
+    read_config,
+    refuse_existing,
+    refuse_unwritable,
+)
 from xent.experiments.scores import Scores, read_scores, spread, table, write_scores, write_spread
-from xent.experiments.versions import differences
 from xent.train.errors import UsageError, require
 from xent.train.interrupt import Interrupted, advising
 from xent.train.loop import Diverged
-from xent.train.progress import make_console
+from xent.train.progress import make_console, say
 
 TrainOne = Callable[[Any, Path], Scores]
 """`train_one(config, folder)`: one seed, from the newest checkpoint in the folder if there is one."""
@@ -53,7 +59,7 @@ def launch(
             refuse_unwritable(run.out)
         use_device(run.device)
         say(console, "device", f"{device_name()}, jax {jax.__version__}, {run.dtype}")
-        if resumed and (other := differences(read_config(resumed)["versions"])):
+        if resumed and (other := begun_elsewhere(read_config(resumed))):
             say(console, "note", f"begun with {other}: the last bits may differ from an uninterrupted run's")
         with _memory():
             train_one = prepare(config, console)
@@ -142,8 +148,3 @@ def _train(experiment: str, config: Any, train_one: TrainOne, folder: Path, cons
     total = spread(every)
     write_spread(folder / RESULTS, total)
     console.print(table(total, f"held out, {len(every)} seeds"))
-
-
-def say(console: Console, label: str, text: str) -> None:
-    """Print a labelled line."""
-    console.print(f"[bold]{label:<9}[/]{text}")

@@ -53,8 +53,13 @@ def open_checkpoints(folder: Path, keep: int) -> Iterator[ocp.CheckpointManager]
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.FATAL)  # orbax logs pages about what it then raises
     try:
-        with ocp.CheckpointManager(folder, options=options) as manager:
+        with _disk_errors():
+            manager = ocp.CheckpointManager(folder, options=options)
+        try:
             yield manager
+        finally:
+            with _disk_errors():
+                manager.close()
     finally:
         with contextlib.suppress(OSError):  # no room: orbax's own checks must do
             _seal(folder)  # also when Ctrl-C ends the run: its last save is what most resumes start from
@@ -75,7 +80,8 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any, flags: Sequence[
       OSError: if there is no room for it; the checkpoints before it are as they were.
     """
     plain = jax.device_get(_plain(state))
-    manager.wait_until_finished()
+    with _disk_errors():
+        manager.wait_until_finished()
     _seal(Path(manager.directory))
     needed = sum(leaf.nbytes for leaf in jax.tree.leaves(plain)) + OVERHEAD
     if shutil.disk_usage(manager.directory).free < needed:
@@ -86,7 +92,19 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any, flags: Sequence[
         state=ocp.args.StandardSave(plain),
         run=ocp.args.JsonSave({"flags": [*flags], "lengths": dict(lengths), "shapes": _shapes(plain)}),
     )
-    manager.save(step, args=items, force=True)
+    with _disk_errors():
+        manager.save(step, args=items, force=True)
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """What orbax and tensorstore say in many ways and pages, where a quota, a limit or a disk ends: one OSError."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(errno.EIO, _first_line(error)) from None
 
 
 def restore(
@@ -110,6 +128,7 @@ def restore(
       UsageError: if the checkpoint is of another model, or was made with other flags.
     """
     steps = sorted(manager.all_steps(), reverse=True)
+    _refuse_lost_logs(manager, steps, sizes)
     for step in steps:
         folder = Path(manager.directory) / str(step)
         try:
@@ -125,11 +144,10 @@ def restore(
         except (UsageError, MemoryError, PermissionError):
             raise
         except Exception as error:  # orbax and tensorstore raise many kinds, each pages long
-            reason = textwrap.shorten((str(error).splitlines() or [""])[0], 100) or type(error).__name__
             aside = _set_aside(folder)
             manager.reload()
             then = "there is none before it" if step == steps[-1] else "falling back to the one before"
-            report(f"checkpoint {folder} cannot be used ({reason}): moved to {aside.name}, {then}")
+            report(f"checkpoint {folder} cannot be used ({_first_line(error)}): moved to {aside.name}, {then}")
     return None
 
 
@@ -161,9 +179,37 @@ def _check_files(step: Path) -> None:
             raise ValueError(f"its file {name} is {'changed' if name in found else 'missing'}")
 
 
+def _refuse_lost_logs(manager: ocp.CheckpointManager, steps: Sequence[int], sizes: Lengths) -> None:
+    """If no checkpoint has all of its log, the log was lost and not the checkpoints: they are kept for it."""
+    if not steps:
+        return
+    for step in steps:
+        try:
+            run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore())).run
+            _check_logs(run["lengths"], sizes)
+            return
+        except _LostLog:
+            continue
+        except Exception:  # damaged: `restore` will say so
+            return
+    folder = Path(manager.directory).parent
+    raise UsageError(
+        f"{folder / METRICS} has lost lines that every checkpoint counts on: restore it, or repeat the run with "
+        f"xent rerun {folder}"
+    )
+
+
+class _LostLog(ValueError):
+    pass
+
+
+def _first_line(error: Exception) -> str:
+    return textwrap.shorten((str(error).splitlines() or [""])[0], 100) or type(error).__name__
+
+
 def _check_logs(lengths: Lengths, sizes: Lengths) -> None:
     if sizes.get(METRICS, 0) < lengths.get(METRICS, 0):  # the clock of timing.jsonl is nobody's result
-        raise ValueError(f"{METRICS} has lost lines that it counts on")
+        raise _LostLog(f"{METRICS} has lost lines that it counts on")
 
 
 def _refuse_other_flags(folder: Path, there: Sequence[str], here: Sequence[str]) -> None:

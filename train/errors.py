@@ -31,5 +31,5 @@ def require(name: str, value: object, condition: bool, allowed: str) -> None:
 
 
 def extra(name: str) -> str:
-    """Say how to install one of the extras."""
-    return f"install xent with its extra {name!r}: pip install -e '.[{name}]' in a checkout of it"
+    """Say how to install one of the extras, as the README does."""
+    return f"in a checkout of xent, pip install -c .ci/constraints.txt -e '.[{name}]'"

@@ -1,14 +1,17 @@
 """What a person sees while a run trains: a live bar in a terminal, plain lines in a log."""
 
+import io
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from xent.train.interrupt import ask_to_end
 from xent.train.loop import Record
@@ -16,17 +19,50 @@ from xent.train.loop import Record
 PLAIN_SECONDS = 5.0  # a log gets a line this often, and one at the end
 
 
-class _StopsWithItsReader(Console):
-    def on_broken_pipe(self) -> None:
-        """Nobody reads any more (`xent digits | head`): end as by a signal, so that a run saves first."""
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its exit
-        ask_to_end(signal.SIGPIPE)
+class _Forgiving(io.TextIOBase):
+    """Standard output, whose loss is not the loss of a run: when it cannot be written, the run goes on, or ends well.
+
+    Where nobody reads any more (`xent digits | head`) it ends as by a signal, so that it saves first.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    encoding = property(lambda self: self.stream.encoding)
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    def write(self, text: str) -> int:
+        return self._try(lambda: self.stream.write(text)) or 0
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def _try(self, do: Callable[[], Any]) -> Any:
+        try:
+            return do()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())  # Python flushes once more at its exit
+            if isinstance(error, BrokenPipeError):
+                ask_to_end(signal.SIGPIPE)
+            else:
+                os.write(
+                    2, f"xent: standard output cannot be written ({error.strerror}): going on in silence\n".encode()
+                )
 
 
 def make_console() -> Console:
     """The console of a command: plain text, and long lines are the terminal's to wrap."""
-    return _StopsWithItsReader(highlight=False, soft_wrap=True)
+    return Console(file=_Forgiving(sys.stdout), highlight=False, markup=False, soft_wrap=True)  # type: ignore[arg-type]
+
+
+def say(console: Console, label: str, text: str) -> None:
+    """Print a labelled line."""
+    console.print(Text.assemble((f"{label:<9}", "bold"), text))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from xent.train.interrupt import Interrupted, saves_on_signals
 from xent.train.journal import METRICS, open_journal, sizes
 from xent.train.loop import Call, Diverged, Record, fit
 from xent.train.metrics import Metrics, divide
-from xent.train.progress import progress
+from xent.train.progress import progress, say
 from xent.train.source import Source
 from xent.train.step import TrainState
 
@@ -42,7 +42,7 @@ def compile_call(
     began = time.perf_counter()
     compiled = call.lower(state, source.feed(0), np.int32(1)).compile()
     divide(evaluate(state.params))
-    console.print(f"[bold]compile  [/]{time.perf_counter() - began:.1f} s", highlight=False)
+    say(console, "compile", f"{time.perf_counter() - began:.1f} s")
     return compiled
 
 
@@ -89,19 +89,22 @@ def train(
     from xent.train.checkpoint import save as write  # orbax takes a second to import
 
     steps = epochs * source.steps_per_epoch
-    with saves_on_signals() as received, open_checkpoints(folder / "checkpoints", saving.keep) as checkpoints:
+    with (
+        saves_on_signals() as received,
+        _writable(folder),
+        open_checkpoints(folder / "checkpoints", saving.keep) as checkpoints,
+    ):
         logs = sizes(folder)
         restored = restore(checkpoints, state, flags, logs, lambda text: console.print(text, style="yellow"))
         state, lengths = restored or (state, {})
         start = int(state.step)
         if restored:
-            console.print(f"[bold]resume   [/]from step {start} of {steps}", highlight=False)
+            say(console, "resume", f"from step {start} of {steps}")
         elif METRICS in logs:
-            console.print("[bold]resume   [/]from the start, there is no checkpoint to go on from", highlight=False)
+            say(console, "resume", "from the start, there is no checkpoint to go on from")
         call = compiled()
         with (
             _good_until(folder, checkpoints),
-            _writable(folder),
             open_journal(folder, lengths) as journal,
             progress(console, steps, start) as show,
         ):

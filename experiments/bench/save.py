@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
 
 from xent.experiments.bench.engine import Built, Case, measure
 from xent.experiments.bench.estimate import estimate
@@ -20,8 +19,8 @@ from xent.experiments.bench.record import refuse, table, to_record, write
 from xent.experiments.bench.train_cases import random_job, run_ours, start_ours
 from xent.experiments.device import device_name
 from xent.experiments.flags import parse
-from xent.experiments.launch import say
 from xent.train.errors import require
+from xent.train.progress import make_console, say
 from xent.train.session import SAVE_SECONDS
 
 
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
 
     config = parse(Config, arguments, prog="xent bench save", about=__doc__)
     refuse(config.out)
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     say(console, "device", f"{device_name()}, jax {jax.__version__}")
     job = random_job(hidden=config.hidden, batch_size=64, steps=config.steps, seed=0)
     with contextlib.ExitStack() as stack:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax
-from rich.console import Console
 
 from xent.experiments.bench.engine import Case, measure
 from xent.experiments.bench.record import cores, refuse, table, to_record, write
@@ -20,8 +19,8 @@ from xent.experiments.bench.train_cases import EXAMPLES, Job, ours, plain, produ
 from xent.experiments.bench.train_torch import installed, pytorch
 from xent.experiments.device import device_name, use_device
 from xent.experiments.flags import DeviceConfig, parse
-from xent.experiments.launch import say
 from xent.train.errors import require
+from xent.train.progress import make_console, say
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
     config = parse(Config, arguments, prog="xent bench train", about=__doc__)
     refuse(config.out)
     use_device(config.device)
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     say(console, "device", f"{device_name()}, jax {jax.__version__}, {cores()} threads")
     say(console, "data", f"{EXAMPLES} x 784 random bytes, ten labels, generated")
     torch = config.torch and installed() and jax.default_backend() == "cpu"

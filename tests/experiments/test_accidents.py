@@ -440,3 +440,56 @@ def test_seeds_are_the_ones_that_were_asked_for(tmp_path, xent):
     outcome = xent("resume", "run")
     assert outcome.code == 2
     assert "run/seed-1 holds a run with other flags (--hidden=33)" in outcome.err
+
+
+def test_an_output_that_cannot_be_written_costs_no_run(whole, mount):
+    folder = mount("size=4k")
+    command = [*XENT, *JOB, "--out", str(folder.parent / "run")]
+    with (folder / "log").open("w") as log:
+        log.write("x" * 4000)
+        log.flush()
+        done = subprocess.run(command, stdout=log, stderr=subprocess.PIPE, text=True, timeout=120, cwd=folder.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "xent: standard output cannot be written (No space left on device): going on in silence\n"
+    assert state_of(folder.parent / "run") == state_of(whole)
+
+
+def test_a_limit_on_the_size_of_files_is_said_and_costs_no_run(whole, tmp_path):
+    script = 'ulimit -f 20; exec "$@"'
+    command = ["sh", "-c", script, "sh", *XENT, *JOB, "--hidden", "256", "--out", "run"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]  # tensorstore's own threads may have printed before
+    assert last.startswith("xent: run cannot be written (")
+    assert last.endswith("continue with xent resume run")
+    again = start(tmp_path, "resume", "run")
+    _, said = again.communicate(timeout=120)
+    assert again.returncode == 0, said
+
+
+def test_a_lost_log_keeps_its_checkpoints(whole, copy, xent):
+    log = (copy / "metrics.jsonl").read_bytes()
+    before = steps_of(copy)
+    (copy / "metrics.jsonl").unlink()
+    outcome = xent("resume", copy)
+    assert outcome.code == 2
+    assert "metrics.jsonl has lost lines that every checkpoint counts on: restore it, or repeat" in outcome.err
+    assert steps_of(copy) == before
+    (copy / "metrics.jsonl").write_bytes(log)
+    assert xent("resume", copy).code == 0
+    assert state_of(copy) == state_of(whole)
+
+
+def test_a_shortened_log_falls_back_to_the_checkpoint_it_covers(whole, copy, xent):
+    with (copy / "metrics.jsonl").open("rb+") as log:
+        log.truncate((copy / "metrics.jsonl").stat().st_size - 1)
+    outcome = xent("resume", copy)
+    assert outcome.code == 0, outcome.err
+    assert "metrics.jsonl has lost lines that it counts on" in outcome.out
+    assert state_of(copy) == state_of(whole)
+
+
+def test_brackets_in_a_path_are_no_markup(tmp_path, xent):
+    outcome = xent(*JOB, "--epochs", "1", "--out", "m [bold][/] x")
+    assert outcome.code == 0
+    assert "wrote    m [bold][/] x: " in outcome.out

@@ -219,7 +219,7 @@ def test_stock_datasets_name_the_extra_where_tensorflow_is_missing(tmp_path, mon
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     for name in ("mnist", "coco/2017"):
         message = refusal(name, tmp_path, builtin=("digits",))
-        assert "pip install -e '.[tensorflow]'" in message
+        assert "pip install -c .ci/constraints.txt -e '.[tensorflow]'" in message
         assert "built-in digits" in message
 
 
