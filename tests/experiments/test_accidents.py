@@ -13,13 +13,7 @@ import numpy as np
 import pytest
 
 JOB = ("digits", "--epochs", "6", "--steps-per-call", "4", "--save-every", "1", "--no-baselines", "--hidden", "32")
-XENT = (  # takes Ctrl-C even where these tests run in the background, whose children ignore it
-    sys.executable,
-    "-c",
-    "import runpy, signal\n"
-    "for number in (signal.SIGINT, signal.SIGHUP): signal.signal(number, signal.SIG_DFL)\n"
-    "runpy.run_module('xent.experiments', run_name='__main__')",
-)
+XENT = (sys.executable, "-m", "xent.experiments")
 
 
 def start(folder, *arguments):
