@@ -29,7 +29,7 @@ def same_shape(name: str, array: jax.Array, shape: tuple[int, ...], meaning: str
 def fraction(name: str, value: float) -> float:
     """`value`, if it is a Python number in [0, 1]; a number, because at 0 the work it asks for is not done at all."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise ValueError(f"{name} must be a Python float in [0, 1], got {_shown(value)}")
+        raise ValueError(f"{name} must be a Python float in [0, 1], got {shown(value)}")
     return float(value)
 
 
@@ -54,7 +54,7 @@ def class_count(name: str, shape: tuple[int, ...], axes: tuple[int, ...]) -> Non
         raise ValueError(f"{name} must hold between 1 and 2**24 classes, got {classes} along axes {axes} of {shape}")
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value in one short line; an array or a tracer by its kind, its dtype and its shape."""
     if isinstance(value, (bool, int, float, str)) or value is None:
         return repr(value)

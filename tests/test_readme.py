@@ -8,7 +8,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import mpmath
+import numpy as np
 import optax
+import pytest
 
 from xent import losses
 
@@ -57,3 +59,63 @@ def test_the_table_of_edges_is_what_happens():
         assert finite_gradient == (package is optax)
     for number, value in true.items():
         assert abs(float(rows[number][0].rsplit(" ", 2)[1]) - value) <= 1e-7 * value
+
+
+def example_arrays():
+    """What the README's tables call by name."""
+    key = iter(jax.random.split(jax.random.key(0), 20))
+    arrays = {
+        "logits": jax.random.normal(next(key), (4, 3)),
+        "teacher": jax.random.normal(next(key), (4, 3)),
+        "vector": jax.random.normal(next(key), (4, 3)),
+        "labels": jnp.array([0, 2, 1, 1]),
+        "targets": jax.nn.softmax(jax.random.normal(next(key), (4, 3))),
+        "z": jax.random.normal(next(key), (4, 3)),
+        "yes": jax.random.bernoulli(next(key), 0.5, (4, 3)).astype(jnp.float32),
+        "w": jnp.array([0.5, 1.0, 2.0]),
+        "token_logits": jax.random.normal(next(key), (2, 5, 3)),
+        "tokens": jax.random.randint(next(key), (2, 5), 0, 3),
+        "frames": jax.random.normal(next(key), (2, 6, 3)),
+        "frame_paddings": jnp.zeros((2, 6)),
+        "transcript": jnp.array([[1, 2], [2, 0]]),
+        "transcript_paddings": jnp.array([[0, 0], [0, 1]]),
+        "top_ids": jnp.array([[0, 1], [2, 0], [1, 2], [0, 2]]),
+        "top_probabilities": jnp.full((4, 2), 0.4),
+        "real": jnp.ones(4),
+        "fake": -jnp.ones(4),
+        "losses": jnp.arange(1.0, 5.0),
+    }
+    scalars = {"depth": jnp.array(1.0), "edges": jnp.array(2.0)}
+    p, q = jax.nn.softmax(jax.random.normal(next(key), (2, 4, 3)))
+    trees = {"tasks": scalars, "weights": {"depth": 0.5, "edges": 1.0}, "log_variances": scalars}
+    return {**arrays, **trees, "p": p, "q": q, "log_p": jnp.log(p), "log_q": jnp.log(q), "jnp": jnp}
+
+
+def rows_of(header):
+    lines = README.split(header)[1].split("\n\n")[0].splitlines()[2:]
+    return [[re.findall(r"`([^`]*\))`", cell) for cell in line.split("|")[1:-1]] for line in lines]
+
+
+PUBLIC = {name: getattr(losses, name) for name in losses.__all__}
+
+
+def test_every_loss_is_in_the_table_and_every_call_in_it_runs():
+    calls = [call for row in rows_of("| I have | I call |") for call in row[1]]
+    for call in calls:
+        values = eval(call, {**PUBLIC, **example_arrays()})
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(values)), call
+    named = {re.match(r"\w+", call).group() for call in calls}
+    untold = re.compile("sigmoid_binary_cross_entropy_.*|softmax_cross_entropy_gauss_newton_.*|next_token_targets")
+    assert {name for name in losses.__all__ if not untold.fullmatch(name)} == named
+
+
+def test_what_torch_users_call_is_the_same():
+    functional = pytest.importorskip("torch").nn.functional
+    import torch
+
+    ours = example_arrays()
+    theirs = {name: torch.tensor(np.array(value)) for name, value in ours.items() if isinstance(value, jax.Array)}
+    theirs["labels"] = theirs["labels"].long()
+    for (torchs,), (xents,) in rows_of("| torch | xent |"):
+        expected = eval(torchs, {"F": functional, **theirs})
+        np.testing.assert_allclose(eval(xents, {**PUBLIC, **ours}), expected.numpy(), rtol=2e-6, err_msg=torchs)

@@ -9,6 +9,7 @@ from xent.train.errors import UsageError
 # A benchmark is a module with `main(arguments)`, imported only when asked for: name -> (module, what it measures).
 BENCHMARKS = {
     "train": ("xent.experiments.bench.train", "a training step of the default job, beside PyTorch and plain optax"),
+    "losses": ("xent.experiments.bench.losses", "our losses beside optax's, from ten classes to 262144"),
     "save": ("xent.experiments.bench.save", "what a checkpoint costs a run that goes on training"),
 }
 

@@ -1,5 +1,6 @@
 """sigmoid_binary_cross_entropy against the oracle, its laws, and hostile inputs."""
 
+import math
 from functools import cache, partial
 
 import hypothesis.strategies as st
@@ -11,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from jax.test_util import check_grads
 
+from xent.losses import binary_cross_entropy, softmax_cross_entropy_with_integer_labels
 from xent.losses import sigmoid_binary_cross_entropy as loss
-from xent.losses import softmax_cross_entropy_with_integer_labels
 
 inf, nan = np.inf, np.nan
 LOGITS = np.concatenate([s * np.array([-1e4, -300, -88, -87, -30, -17, -5, -1, -0.1, -1e-3, -1e-30]) for s in (1, -1)])
@@ -143,3 +144,147 @@ def test_a_zero_cotangent_gives_zero_whatever_the_element_holds(jit):
 def test_arguments_that_do_not_fit(arguments, message):
     with pytest.raises(ValueError, match=message):
         loss(**(dict(logits=np.zeros(3), labels=np.zeros(3)) | arguments))
+
+
+# A weight of yes.
+
+WEIGHTS = np.array([2.0, 0.5, 10.0], np.float32)
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0, 0.3])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weight", [1e-3, 0.5, 3.0, 1e3])
+def test_weighted_within_8_ulp(oracle, label, smoothing, weight):
+    y, weight = np.float32(label), np.float32(weight)
+    values, gradient = jax.device_get(
+        value_and_gradient(LOGITS, np.full_like(LOGITS, y), label_smoothing=smoothing, pos_weight=weight)
+    )
+    yes, weight = (1 - smoothing) * float(y) + smoothing / 2, float(weight)
+    for z, value, derivative in zip(LOGITS, values, gradient, strict=True):
+        (of_yes, by_yes), (of_no, by_no) = oracle.binary(z, 1), oracle.binary(z, 0)
+        parts, slack = (weight * yes * by_yes, (1 - yes) * by_no), 2 * oracle.TINY * max(1, weight)
+        assert oracle.ulps(value, weight * yes * of_yes + (1 - yes) * of_no, slack) <= 8, z
+        assert oracle.ulps(derivative, sum(parts), slack, max(map(abs, parts))) <= 8, z
+
+
+def test_pos_weight_is_that_of_torch():
+    """torch 2.13, BCEWithLogitsLoss(pos_weight=..., reduction="none") in float64."""
+    z = np.array([[-3.0, 0.5, 40.0], [2.0, -60.0, 0.0]], np.float32)
+    y = np.array([[1, 0, 0], [0.25, 1, 0.5]], np.float32)
+    table = {
+        3.0: (
+            [[9.145762054721, 0.97407698418, 40.0], [1.690392016564, 180.0, 1.38629436112]],
+            [[-2.857722380467, 0.622459331202, 1.0], [0.571195616967, -3.0, -0.5]],
+        ),
+        tuple(WEIGHTS): (
+            [[6.097174703147, 0.97407698418, 40.0], [1.658660013804, 30.0, 3.81230949308]],
+            [[-1.905148253645, 0.622459331202, 1.0], [0.600996347472, -0.5, -2.25]],
+        ),
+    }
+    for weight, expected in table.items():
+        weight = np.array(weight, np.float32) if isinstance(weight, tuple) else weight
+        got = loss(z, y, pos_weight=weight), jax.grad(lambda z, w=weight: loss(z, y, pos_weight=w).sum())(z)
+        for ours, theirs in zip(got, expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=4e-7)
+
+
+def test_a_weight_of_1_changes_nothing_and_one_of_0_forgets_yes():
+    y = jnp.linspace(0, 1, len(LOGITS))
+    for weight in (1, 1.0, jnp.ones(()), np.ones(len(LOGITS), int)):
+        np.testing.assert_allclose(loss(LOGITS, y, pos_weight=weight), loss(LOGITS, y), rtol=4e-7)
+    ones, infinite = np.ones(2, np.float32), np.array([-inf, inf], np.float32)
+    np.testing.assert_array_equal(loss(infinite, ones, pos_weight=0.0), [0, 0])
+
+
+def test_weighted_derivatives_of_order_2_in_all_arguments():
+    z, y = jnp.array([-2.0, 0.5, 1.0]), jnp.array([0.3, 1.0, 0.6])
+    f = jax.jit(lambda z, y, w: loss(z, y, pos_weight=w, label_smoothing=0.1))
+    check_grads(f, (z, y, jnp.array(WEIGHTS)), order=2, modes=["fwd", "rev"], eps=1e-2)
+
+
+def test_a_weight_that_is_nan_poisons_only_whom_it_counts_for():
+    z, y, w = jnp.array([1.0, 2.0]), jnp.array([1.0, 1.0]), jnp.array([nan, 2.0])
+    of_second = jax.jit(jax.grad(lambda z, y, w: loss(z, y, pos_weight=w)[1], (0, 1, 2)))(z, y, w)
+    assert all(g[0] == 0 and g[1] != 0 for g in of_second)
+    of_first = jax.jit(jax.grad(lambda z, y, w: loss(z, y, pos_weight=w)[0], (0, 1, 2)))(z, y, w)
+    assert all(np.isnan(g[0]) and g[1] == 0 for g in of_first)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(pos_weight=-1.0), "pos_weight must be a finite number from 0 to inf, got -1.0"),
+        (dict(pos_weight=True), "pos_weight must be .* got True"),
+        (dict(pos_weight=np.ones((3, 1))), r"pos_weight must be a number or have .*, \(3,\), got \(3, 1\); it is not"),
+        (dict(pos_weight=np.ones(2)), r"pos_weight must be .*, \(3,\), got \(2,\)"),
+        (dict(pos_weight="x"), "pos_weight must be an array of floating or integer dtype, got str"),
+        (dict(logits=jnp.zeros(3, jnp.float8_e4m3fn)), "logits must be of 16, 32 or 64 bits, got float8_e4m3fn"),
+    ],
+)
+def test_weights_and_logits_that_do_not_fit(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        loss(**(dict(logits=np.zeros(3), labels=np.zeros(3)) | arguments))
+
+
+# From probabilities.
+
+PROBABILITIES = np.array([0, 1e-37, 1e-10, 1e-3, 0.25, 0.5, 0.75, 0.999, 1 - 2**-24, 1], np.float32)
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0, 1e-6, 0.3])
+def test_of_probabilities_within_4_ulp(oracle, label):
+    y = np.full_like(PROBABILITIES, label)
+    values, gradient = jax.device_get(of_probabilities(PROBABILITIES, y))
+    for p, t, value, derivative in zip(PROBABILITIES.astype(float), y.astype(float), values, gradient, strict=True):
+        parts = t * -math.log(p) if t and p else 0, (1 - t) * -math.log1p(-p) if t < 1 and p < 1 else 0
+        if (p == 0 and t > 0) or (p == 1 and t < 1):
+            weight = -t if p == 0 else 1 - t
+            assert value == inf
+            np.testing.assert_allclose(derivative, weight * np.finfo(np.float32).max, rtol=1e-6)
+        else:
+            slopes = [-t / p if t else 0, (1 - t) / (1 - p) if t < 1 else 0]
+            assert oracle.ulps(value, sum(parts), 2 * oracle.TINY) <= 4, p
+            assert oracle.ulps(derivative, sum(slopes), 2 * oracle.TINY, max(map(abs, slopes))) <= 4, p
+
+
+@jax.jit
+def of_probabilities(p, y):
+    return binary_cross_entropy(p, y), jax.grad(lambda p: binary_cross_entropy(p, y).sum())(p)
+
+
+def test_what_probabilities_cost():
+    """The figures of the docstring: the error of a loss whose probability went through float32."""
+    z = jnp.array([10.0, 15.0, 17.5, -80.0])
+    exact, rounded = loss(z, jnp.ones(4)), binary_cross_entropy(jax.nn.sigmoid(z), jnp.ones(4))
+    error = np.abs(rounded / exact - 1)
+    assert 2e-4 < error[0] < 1e-3
+    assert 0.1 < error[1] < 0.3
+    assert error[2] == 1
+    assert error[3] < 1e-6
+    assert binary_cross_entropy(jax.nn.sigmoid(jnp.float32(17.5)), jnp.float32(0)) == inf
+    assert jax.grad(lambda z: binary_cross_entropy(jax.nn.sigmoid(z), jnp.float32(1)))(17.5) == 0
+    assert jax.grad(loss)(17.5, jnp.float32(1)) < 0
+
+
+def test_of_probabilities_derivatives_of_order_2():
+    p, y = jnp.array([0.2, 0.5, 0.7, 0.6]), jnp.array([0.0, 1.0, 0.3, 0.9])
+    check_grads(jax.jit(binary_cross_entropy), (p, y), order=2, modes=["fwd", "rev"], eps=1e-3, rtol=1e-2)
+
+
+def test_what_is_no_probability_is_nan_and_poisons_only_whom_it_counts_for():
+    p, y = jnp.array([-0.1, 1.1, nan, 0.0, 1.0, 0.5, 0.5]), jnp.array([0.0, 1.0, 1.0, 1.0, 0.0, nan, 1.0])
+    values, _ = of_probabilities(p, y)
+    np.testing.assert_array_equal(np.isnan(values), [True, True, True, False, False, True, False])
+    for derivative in (jax.grad, jax.hessian):
+        for i in (0, 1):
+            assert (jax.jit(derivative(lambda p, y: binary_cross_entropy(p, y)[6], i))(p, y)[..., :6] == 0).all()
+    poisoned = jax.jit(jax.grad(lambda p, y: binary_cross_entropy(p, y).sum(), (0, 1)))(p, y)
+    for gradient in poisoned:
+        np.testing.assert_array_equal(np.isnan(gradient), np.isnan(values))
+
+
+def test_probabilities_that_do_not_fit():
+    with pytest.raises(ValueError, match="probabilities must be an array of floating dtype, got int"):
+        binary_cross_entropy(np.zeros(3, int), np.zeros(3))
+    with pytest.raises(ValueError, match=r"labels must have the shape of probabilities, \(3,\), got \(3, 1\)"):
+        binary_cross_entropy(np.zeros(3), np.zeros((3, 1)))

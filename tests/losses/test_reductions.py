@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from jax.test_util import check_grads
 
 from xent.losses import mean, sum
 
@@ -74,6 +75,106 @@ def test_the_derivative_with_respect_to_the_weights():
     np.testing.assert_allclose(jax.grad(lambda w: mean(loss, weights=w))(weights), [-2 / 3, 1 / 3, 4 / 3], rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-19, 1.0, 1e19, 1e30])
+def test_only_the_ratios_of_weights_matter(scale):
+    """The square of their sum, which the derivative of a quotient usually divides by, is 0 or inf at both ends."""
+    loss, weights = jnp.array([1.0, 4.0, 7.0]), jnp.array([1.0, 2.0, 3.0])
+
+    def of(loss, weights):
+        return mean(loss, weights=weights)
+
+    value, (by_loss, by_weights) = jax.value_and_grad(of, (0, 1))(loss, weights * scale)
+    np.testing.assert_allclose(value, 5, rtol=1e-6)
+    np.testing.assert_allclose(by_loss, weights / 6, rtol=1e-6)
+    np.testing.assert_allclose(by_weights * scale, [-4 / 6, -1 / 6, 2 / 6], rtol=1e-5)
+
+
+@pytest.mark.parametrize("reduction", [mean, sum])
+def test_derivatives_of_order_2(reduction):
+    loss, weights = jnp.array([[1.0, -4.0, 7.0]]), jnp.array([[1.0, 2.0, 0.0]])
+    f = jax.jit(lambda x, w: reduction(x, weights=w, where=jnp.array([[True, True, True]])))
+    check_grads(f, (loss, weights), order=2, modes=["fwd", "rev"], eps=1e-2, rtol=1e-2, atol=1e-2)
+    check_grads(reduction, (loss,), order=2, modes=["fwd", "rev"])
+
+
+@pytest.mark.parametrize("jit", [jax.jit, lambda f: f])
+def test_weights_of_both_signs_that_add_up_to_0_divide_by_it(jit):
+    """Only where nothing counts is the mean 0."""
+    f = jit(jax.value_and_grad(lambda x, w: mean(x, weights=w), (0, 1)))
+    for loss, true in ([1.0, 2.0], -inf), ([2.0, 1.0], inf), ([1.0, 1.0], nan):
+        value, gradients = f(jnp.array(loss), jnp.array([1.0, -1.0]))
+        np.testing.assert_array_equal(value, true)
+        assert np.isnan(gradients).all()
+    value, gradients = f(jnp.array([1.0, nan]), jnp.zeros(2))
+    assert value == 0
+    np.testing.assert_array_equal(gradients, np.zeros((2, 2)))
+    assert mean(jnp.array([1.0, 2.0, 3.0]), weights=jnp.array([2.0, -1.0, 0.0])) == 0
+    parts = jax.vmap(lambda x, w: mean(x, weights=w, axis_name="i"), axis_name="i")
+    np.testing.assert_array_equal(parts(jnp.array([[1.0], [2.0]]), jnp.array([[1.0], [-1.0]])), [-inf, -inf])
+    np.testing.assert_array_equal(parts(jnp.array([[nan], [2.0]]), jnp.array([[0.0], [0.0]])), [0, 0])
+
+
+@pytest.mark.parametrize("reduction", [mean, sum])
+@pytest.mark.parametrize("jit", [jax.jit, lambda f: f])
+def test_a_zero_cotangent_gives_zero_whatever_counts(reduction, jit):
+    weights = [[1.0, 2.0, 3.0], [1.0, nan, 3.0], [1.0, inf, 3.0], [1.0, 1.0, -2.0]]
+    gradients = jit(jax.grad(lambda x, w: 0 * reduction(x, weights=w), (0, 1)))
+    for loss in ([1.0, 2.0, 4.0], [1.0, nan, 4.0], [1.0, inf, 4.0]):
+        for w in weights:
+            np.testing.assert_array_equal(gradients(jnp.array(loss), jnp.array(w)), np.zeros((2, 3)))
+
+
+def test_an_infinite_loss_leaves_the_other_gradients_alone():
+    """Per-example losses of inf have finite gradients: those must arrive."""
+    loss, weights = jnp.array([1.0, inf]), jnp.array([1.0, 3.0])
+    np.testing.assert_array_equal(jax.grad(lambda x: mean(x, weights=weights))(loss), [0.25, 0.75])
+    np.testing.assert_array_equal(jax.grad(mean)(loss), [0.5, 0.5])
+    assert np.isnan(jax.grad(lambda w: mean(loss, weights=w))(weights)).all()
+
+
+def test_cotangents_that_are_not_uniform():
+    """The mean of one task times 2, minus three times the sum of another, one row of losses each."""
+    loss, where = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[True, True], [True, False]])
+    total = jax.grad(lambda x: 2 * mean(x[0], where=where[0]) - 3 * sum(x[1], where=where[1]))(loss)
+    np.testing.assert_array_equal(total, [[1, 1], [-3, 0]])
+    rows = jax.vmap(lambda x, s: mean(x, where=s))
+    _, pull = jax.vjp(lambda x: rows(x, where), loss)
+    np.testing.assert_array_equal(pull(jnp.array([2.0, -3.0]))[0], [[1, 1], [-3, 0]])
+
+
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.int32, jnp.bfloat16, jnp.float16])
+def test_weights_of_any_number_type(dtype):
+    loss = jnp.array([1.0, 4.0, nan])
+    weights = jnp.array([1, 2, 0], dtype)
+    value, gradient = jax.value_and_grad(lambda x: mean(x, weights=weights))(loss)
+    assert value == 3
+    np.testing.assert_allclose(gradient, [1 / 3, 2 / 3, 0], rtol=1e-6)
+    assert mean(jnp.ones(300), weights=jnp.full(300, 100, jnp.int8)) == 1  # no sum of int8
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (4, 0)])
+def test_an_empty_array_is_nothing(shape):
+    empty = jnp.zeros(shape)
+    for kwargs in ({}, dict(where=jnp.ones(shape, bool)), dict(weights=empty)):
+        for reduction in (mean, sum):
+            value, gradient = jax.value_and_grad(lambda x, f=reduction, k=kwargs: f(x, **k))(empty)
+            assert value == 0
+            assert gradient.shape == shape
+
+
+@pytest.mark.parametrize("size", [1000, 2**20])
+def test_within_8_ulp(oracle, size):
+    rng = np.random.default_rng(0)
+    weights = rng.uniform(size=size).astype(np.float32)
+    for loss in (rng.normal(size=size), rng.uniform(size=size), np.full(size, 0.1)):
+        loss = loss.astype(np.float32)
+        terms, factors = loss.astype(float) * weights, weights.astype(float)
+        assert oracle.ulps(sum(loss, weights=weights), terms.sum(), 0, np.abs(terms).sum()) <= 8
+        average = terms.sum() / factors.sum()
+        assert oracle.ulps(mean(loss, weights=weights), average, 0, np.abs(terms).sum() / factors.sum()) <= 8
+        assert oracle.ulps(mean(loss), loss.mean(dtype=float), 0, np.abs(loss).mean(dtype=float)) <= 8
+
+
 def test_microbatches_make_up_the_batch():
     loss, where = jax.random.uniform(jax.random.key(0), (4, 50)), jax.random.bernoulli(jax.random.key(1), 0.3, (4, 50))
     whole = mean(loss, where=where)
@@ -92,16 +193,22 @@ mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
 x = jax.random.normal(jax.random.key(0), (16, 5)).at[3].set(jnp.nan)
 y, where = jnp.arange(16) % 5, jnp.arange(16) < 6  # shards with 4, 2, 0 and 0 examples
 y = y.at[8].set(-1)
-plain = lambda x, y, where: mean(cross_entropy(x, y), where=where & (y != 3))
-local = lambda x, y, where: mean(cross_entropy(x, y), where=where & (y != 3), axis_name="data")
-specs = dict(mesh=mesh, in_specs=(P("data"), P("data"), P("data")))
-one = jax.jit(jax.value_and_grad(plain))(x, y, where)
-outside = jax.jit(jax.value_and_grad(jax.shard_map(local, out_specs=P(), **specs)))(x, y, where)
-inside = jax.jit(jax.shard_map(jax.value_and_grad(local), out_specs=(P(), P("data")), **specs))(x, y, where)
-for sharded in (outside, inside):
-    np.testing.assert_allclose(sharded[0], one[0], rtol=1e-6)
-    np.testing.assert_allclose(sharded[1], one[1], rtol=1e-5, atol=1e-8)
-assert np.isfinite(one[1]).all() and one[0] > 0
+w = jnp.arange(16.0) % 4  # shards of two kinds of weights, some of them 0
+specs = dict(mesh=mesh, in_specs=(P("data"), P("data"), P("data"), P("data")))
+for weigh in (False, True):
+    def of(x, y, where, w, axis_name=None):
+        return mean(cross_entropy(x, y), where=where & (y != 3), weights=w if weigh else None, axis_name=axis_name)
+    local = partial(of, axis_name="data")
+    one = jax.jit(jax.value_and_grad(of, (0, 3)))(x, y, where, w)
+    outside = jax.jit(jax.value_and_grad(jax.shard_map(local, out_specs=P(), **specs), (0, 3)))(x, y, where, w)
+    shards = (P(), (P("data"), P("data")))
+    inside = jax.jit(jax.shard_map(jax.value_and_grad(local, (0, 3)), out_specs=shards, **specs))(x, y, where, w)
+    for sharded in (outside, inside):
+        np.testing.assert_allclose(sharded[0], one[0], rtol=1e-6)
+        np.testing.assert_allclose(sharded[1][0], one[1][0], rtol=1e-5, atol=1e-8)
+        np.testing.assert_allclose(sharded[1][1], one[1][1], rtol=1e-5, atol=1e-7)
+    assert np.isfinite(one[1][0]).all() and one[0] > 0
+    assert weigh == np.any(one[1][1] != 0)
 """
 
 

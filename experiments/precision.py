@@ -1,0 +1,149 @@
+"""How exact our losses are, and optax's and torch's: the largest error of each, in every regime that breaks losses.
+
+    xent precision                        a million inputs a loss: two to four minutes on two CPU cores
+    xent precision --quick                half a minute
+    xent precision --inputs 100000000     a night
+
+An input is a row: one vector of logits with its label. Rows are drawn in regimes (ties, confident, hopeless, offsets to
+a million, infinities, near the smallest normal float, masked, smoothed, soft labels, up to 262144 classes), and a
+search goes on from those that we do worst on. The truth is computed in float64, in a form where nothing cancels; the
+worst thousand rows of each loss and dtype are computed again by mpmath in 80 digits (those of 262144 classes are not).
+
+Errors are in units of the last place (ulp) of float32; a gradient's in ulp of its own dtype. The bound is the
+contract's: 8 ulp to 1000 classes and 32 to 262144, beyond an absolute slack of one smallest normal float a class (times
+the sum of the labels t, if that is above 1). A gradient with soft or smoothed labels counts in ulp of max(p sum(t), t),
+since p sum(t) - t cancels by nature; one in bfloat16 or float16 is the float32 gradient rounded once. NaN or inf where
+there should be none, or the other way round, is counted as wrong. Expect: every line holds, ours below 8 ulp, the
+others up to 2e7. If a bound of ours is broken the exit code is 1. The contract is about CPUs; on a GPU or TPU, whose
+exp differs, the figures are for information.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from xent.experiments.device import device_name, use_device
+from xent.experiments.flags import DeviceConfig, parse
+from xent.experiments.folder import create, only_writer, refuse_existing
+from xent.experiments.precision_losses import Loss, make_losses, torch_installed
+from xent.experiments.precision_measure import Found, Plan, measure
+from xent.experiments.precision_oracle import FORMATS
+from xent.experiments.precision_regimes import REGIMES
+from xent.train.errors import UsageError, require
+from xent.train.progress import make_console, say
+
+AGREES = 1e-4
+"""Ulp that the float64 truth may be from 80 digits: far from every error worth reporting."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure the largest errors of the losses."""
+
+    inputs: int = 1_000_000
+    """Rows for each loss, shared among dtypes and regimes."""
+    quick: bool = False
+    """20000 rows for each loss and ten classes only, however many --inputs says."""
+    torch: bool = True
+    """Measure torch too, if it is installed."""
+    seed: int = 0
+    """Seed of the rows."""
+    out: Path | None = None
+    """Folder to write, which must not exist yet; by default the next free one under runs/."""
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+
+    def __post_init__(self) -> None:
+        """Check every range."""
+        require("--inputs", self.inputs, 1000 <= self.inputs <= 10**12, "from 1000 to 1000000000000")
+        require("--seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
+
+
+def make_plan(config: Config) -> Plan:
+    """Share the rows out."""
+    inputs = 20_000 if config.quick else config.inputs
+    rows = -(-inputs // (len(FORMATS) * (len(REGIMES) + 1)))  # the search gets two shares; masked, one regime is out
+    if config.quick:
+        return Plan(rows, {10: 1.0}, {}, searched=2 * rows, checked=100, checked_logits=2000)
+    wide = {1000: max(rows // 100, 9), 262144: 9}
+    return Plan(rows, {2: 0.45, 10: 0.5, 100: 0.05}, wide, searched=2 * rows, checked=1000, checked_logits=50_000)
+
+
+def measure_all(losses: Sequence[Loss], plan: Plan, seed: int, console: Console) -> list[Found]:
+    """Measure each loss in each dtype and print what was found."""
+    from xent.experiments import precision_report as report
+
+    every = []
+    for number, loss in enumerate(losses):
+        for place, dtype in enumerate(FORMATS):
+            with console.status(f"{loss.name}, {dtype}"):
+                found = measure(loss, dtype, plan, np.random.default_rng([seed, number, place]))
+            console.print(report.table(found))
+            every.append(found)
+    console.print(report.summary(every))
+    return every
+
+
+def write(every: Sequence[Found], folder: Path) -> None:
+    """Write the tables and pictures of a run."""
+    from xent.experiments import precision_report as report
+
+    cells = [cell for found in every for cell in found.cells]
+    report.write_errors(folder / "errors.csv", cells)
+    report.write_worst(folder / "worst.csv", [worst for found in every for worst in found.worst])
+    report.write_checks(folder / "mpmath.csv", [found.check for found in every])
+    for dtype in FORMATS:
+        report.draw(cells, dtype, folder / ("errors.png" if dtype == "float32" else f"errors-{dtype}.png"))
+
+
+def verdict(every: Sequence[Found]) -> list[str]:
+    """Say what is broken, a line each; nothing if all holds."""
+    lines = [
+        f"{check.loss}, {check.dtype}: the truth differs from mpmath's by {check.differ:.1g} ulp"
+        for check in (found.check for found in every)
+        if not check.differ <= AGREES
+    ]
+    broken = [cell for found in every for cell in found.cells if not cell.holds]
+    return lines + [
+        f"{cell.loss}, {cell.dtype}, {cell.regime}: the {cell.of} is off by {cell.errors['xent'].largest:.4g} ulp "
+        f"(bound {cell.bound:.4g}), {cell.errors['xent'].wrong} rows wrong"
+        for cell in broken
+    ]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure, print, write; exit with code 1 if a bound of ours is broken."""
+    config = parse(Config, arguments, prog="xent precision", about=__doc__)
+    if importlib.util.find_spec("mpmath") is None:
+        raise UsageError("mpmath is not installed: pip install mpmath brings the many digits that this command needs")
+    refuse_existing(config.out)
+    use_device(config.device)
+    console = make_console()
+    console.width = max(console.width, 150)  # a table cut off says nothing
+    say(console, "device", f"{device_name()}, jax {jax.__version__}")
+    torch = config.torch and torch_installed()
+    if config.torch and not torch:
+        say(console, "left out", "torch, which is not installed")
+    folder = create(config.out, "precision", config)
+    say(console, "run", str(folder))
+    with only_writer(folder):
+        every = measure_all(make_losses(torch), make_plan(config), config.seed, console)
+        write(every, folder)
+    inside = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
+    say(console, "wrote", f"{folder}: {', '.join(inside)}")
+    broken = verdict(every)
+    for line in broken:
+        say(console, "BROKEN", line)
+    if broken and jax.default_backend() == "cpu":
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    from xent.experiments.__main__ import main as xent
+
+    xent(["precision", *sys.argv[1:]])

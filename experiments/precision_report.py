@@ -1,0 +1,182 @@
+"""What `xent precision` found: tables to read, CSV to compute with, a picture a dtype."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from xent.experiments.precision_measure import OF, OURS, Cell, Check, Error, Found, Worst
+from xent.train.tables import write_csv
+
+matplotlib.use("Agg")
+
+_COLOURS = {OURS: "tab:blue", "optax": "tab:orange", "torch": "tab:red"}
+_MARKERS = {OURS: "o", "optax": "x", "torch": "+"}
+
+
+def libraries(cells: Iterable[Cell]) -> list[str]:
+    """All that were run, ours first."""
+    return list(dict.fromkeys(library for cell in cells for library in cell.errors))
+
+
+def show(error: Error | None) -> str:
+    """An error in few characters; rows that are wrong come before any number."""
+    if error is None:
+        return "-"
+    if error.wrong:
+        return f"{error.wrong if error.wrong < 1e4 else f'{error.wrong:.0e}'} wrong"
+    return f"{error.largest:.2f}" if error.largest < 1e4 else f"{error.largest:.1e}"
+
+
+def show_bound(bound: float) -> str:
+    """A bound in few characters, rounded up."""
+    return f"{bound:g}" if bound == int(bound) else f"{math.ceil(bound * 1e4) / 1e4:.4f}"
+
+
+def table(found: Found) -> Table:
+    """Every regime of a loss in a dtype."""
+    names = libraries(found.cells)
+    first = found.cells[0]
+    title = f"{first.loss}, {first.dtype}: largest error, value in ulp of float32, gradient in ulp of {first.dtype}"
+    result = Table(title=title, box=None, header_style="bold", padding=(0, 2, 0, 0), title_justify="left")
+    result.add_column("regime", no_wrap=True)
+    result.add_column("rows", justify="right")
+    for of in OF:
+        for name in ("bound", *names):
+            result.add_column(f"{of}\n{name}", justify="right", no_wrap=True)
+    result.add_column("", no_wrap=True)
+    for value, gradient in zip(found.cells[::2], found.cells[1::2], strict=True):
+        parts = [[show_bound(cell.bound), *(show(cell.errors.get(name)) for name in names)]
+                 for cell in (value, gradient)]  # fmt: skip
+        verdict = "holds" if value.holds and gradient.holds else "BROKEN"
+        result.add_row(value.regime, str(value.rows), *parts[0], *parts[1], verdict)
+    return result
+
+
+def _largest(cells: Sequence[Cell], of: str, library: str) -> Error | None:
+    errors = [cell.errors[library] for cell in cells if cell.of == of and library in cell.errors]
+    return Error(max(e.largest for e in errors), sum(e.wrong for e in errors)) if errors else None
+
+
+def summary(every: Sequence[Found]) -> Table:
+    """One line for each loss and dtype: the worst of all regimes. With many digits' verdict on the truth itself."""
+    names = libraries(cell for found in every for cell in found.cells)
+    result = Table(
+        title="largest error in any regime, in ulp (`wrong`: rows with NaN or inf where there is none, or none where "
+        "there is)", box=None, header_style="bold", padding=(0, 2, 0, 0), title_justify="left",
+    )  # fmt: skip
+    result.add_column("loss", no_wrap=True)
+    result.add_column("dtype", no_wrap=True)
+    result.add_column("rows", justify="right")
+    for of in OF:
+        for name in names:
+            result.add_column(f"{of}\n{name}", justify="right", no_wrap=True)
+    result.add_column("mpmath\nrows", justify="right", no_wrap=True)
+    result.add_column("mpmath\ndiffers", justify="right", no_wrap=True)
+    result.add_column("", no_wrap=True)
+    for found in every:
+        cells, check = found.cells, found.check
+        rows = sum(cell.rows for cell in cells if cell.of == "value")
+        errors = [show(_largest(cells, of, name)) for of in OF for name in names]
+        verdict = "holds" if all(cell.holds for cell in cells) else "BROKEN"
+        result.add_row(
+            check.loss, check.dtype, str(rows), *errors, str(check.rows), f"{check.differ:.0e}", verdict
+        )  # fmt: skip
+    return result
+
+
+def write_errors(file: Path, cells: Sequence[Cell]) -> None:
+    """Write every number of every table."""
+    names = libraries(cells)
+    header = ["loss", "dtype", "regime", "of", "ulp_of", "inputs", "bound_ulp", "xent_holds"]
+    header += [f"{name}_{column}" for name in names for column in ("ulp", "wrong_inputs")]
+    rows = []
+    for cell in cells:
+        unit = "float32" if cell.of == "value" else cell.dtype
+        shown = [part for name in names for part in cell.errors.get(name, ("", ""))]
+        rows.append([cell.loss, cell.dtype, cell.regime, cell.of, unit, cell.rows, cell.bound, cell.holds, *shown])
+    write_csv(file, header, rows)
+
+
+def write_worst(file: Path, worst: Iterable[Worst]) -> None:
+    """Write the input of each largest error; numbers in the fewest digits that give them back. Long rows are left out.
+
+    `position` is the logit whose gradient is that far off.
+    """
+    header = ["loss", "dtype", "regime", "of", "library", "error_ulp", "got", "true", "position", "label"]
+    header += ["logits", "targets", "where"]
+
+    def numbers(array: np.ndarray | None) -> str:
+        if array is None or array.shape[1] > 1000:
+            return ""
+        return " ".join(repr(number) for number in array[0].astype(np.float64).tolist())
+
+    rows = [
+        [w.loss, w.dtype, w.regime, w.of, w.library, w.error, w.got, w.true, "" if w.of == "value" else w.position,
+         int(w.rows.labels[0]), numbers(w.rows.logits), numbers(w.rows.targets),
+         "" if w.rows.where is None else " ".join(str(int(kept)) for kept in w.rows.where[0])]
+        for w in worst
+    ]  # fmt: skip
+    write_csv(file, header, rows)
+
+
+def write_checks(file: Path, checks: Iterable[Check]) -> None:
+    """Write what many digits said."""
+    write_csv(file, ["loss", "dtype", "rows_checked", "truth_differs_from_mpmath_by_ulp"], checks)
+
+
+WRONG = 1e10
+"""Where the picture puts what is not finite."""
+
+
+def draw(cells: Sequence[Cell], dtype: str, file: Path) -> None:
+    """Draw the largest error of every library, loss and regime, with the bound."""
+    cells = [cell for cell in cells if cell.dtype == dtype]
+    losses = list(dict.fromkeys(cell.loss for cell in cells))
+    regimes = list(dict.fromkeys(cell.regime for cell in cells))
+    across = min(3, len(losses))
+    down = -(-len(losses) // across)
+    figure = Figure(figsize=(2.2 + 5.2 * across, 1.2 + (0.6 + 0.2 * len(regimes)) * down), layout="constrained")
+    grid = figure.subplots(down, 2 * across, sharex=True, sharey=True, squeeze=False)
+    for number in range(down * across):
+        for column, of in enumerate(OF):
+            axes = grid[number // across, number % across * 2 + column]
+            if number >= len(losses):
+                axes.set_axis_off()
+                continue
+            loss = losses[number]
+            _panel(axes, [cell for cell in cells if cell.loss == loss and cell.of == of], regimes)
+            axes.set_title(f"{loss}\n{of}", fontsize=9)
+            if number + across >= len(losses):
+                axes.tick_params(labelbottom=True)
+                axes.set_xlabel(f"ulp of {'float32' if of == 'value' else dtype}", fontsize=9)
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    kinds = dict(zip(labels, handles, strict=True))
+    figure.legend(kinds.values(), kinds, loc="outside upper right", ncols=4, fontsize=9)
+    rows = sum(cell.rows for cell in cells if cell.of == "value")
+    figure.suptitle(f"Largest error of {dtype} losses against extended precision, {rows:,} inputs", x=0.01, ha="left")
+    figure.savefig(file, dpi=110)
+
+
+def _panel(axes: Axes, cells: Sequence[Cell], regimes: Sequence[str]) -> None:
+    heights = {regime: -place for place, regime in enumerate(regimes)}
+    for cell in cells:
+        height = heights[cell.regime]
+        axes.vlines(cell.bound, height - 0.5, height + 0.5, color="black", linewidth=1.2, label="our bound")
+        for library, error in cell.errors.items():
+            at = WRONG if error.wrong else min(max(error.largest, 0.1), WRONG / 30)
+            size = {"o": 26, "x": 30, "+": 44}[_MARKERS[library]]
+            axes.scatter([at], [height], s=size, c=_COLOURS[library], marker=_MARKERS[library], label=library, zorder=3)
+    axes.axvspan(WRONG / 5, WRONG * 5, color="tab:red", alpha=0.12, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_xlim(0.05, WRONG * 5)
+    axes.set_xticks([0.1, 10, 1e3, 1e5, 1e7, WRONG], ["≤0.1", "10", "10³", "10⁵", "10⁷", "wrong"], fontsize=8)
+    axes.minorticks_off()
+    axes.set_yticks(list(heights.values()), regimes, fontsize=8)
+    axes.set_ylim(-len(regimes) + 0.4, 0.6)
+    axes.grid(alpha=0.25)

@@ -1,0 +1,100 @@
+"""`xent bench losses`: what is timed is comparable, and what was measured is written down. No time is asserted."""
+
+import io
+import json
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from xent.experiments.bench import losses, losses_cases
+from xent.experiments.bench.engine import Measurement, Timing
+from xent.experiments.bench.losses_cases import LOSSES, Cell
+
+TINY = ("bench", "losses", "--rounds=2", "--batch", "8", "4", "--classes", "3", "5")
+
+
+def test_the_command_measures_every_point_and_writes_every_sample(xent, tmp_path):
+    outcome = xent(*TINY, "--loss", "integer", "--out", "losses.json")
+    assert outcome.code == 0, outcome.err
+    record = json.loads((tmp_path / "losses.json").read_text())
+    points = {(cell["loss"], cell["batch"], cell["classes"], cell["dtype"], cell["what"]) for cell in record["cells"]}
+    assert len(points) == len(record["cells"]) == 2 * 2 * 2
+    assert {point[1:3] for point in points} == {(8, 3), (4, 5)}
+    for cell in record["cells"]:
+        assert [case["name"] for case in cell["cases"]] == ["optax", "ours", "copy", "optax, again"]
+        assert all(len(case["seconds"]) == 2 and min(case["seconds"]) > 0 for case in cell["cases"])
+        assert cell["cases"][0]["ratio"]["median"] == 1
+        assert len(cell["order"]) == 2
+    assert (record["schema"], record["benchmark"], record["unit"]) == (1, "losses", "example")
+    assert {"versions", "device", "cores", "commit"} <= set(record["environment"])
+    assert record["flags"]["batch"] == [8, 4]
+    for part in ("integer", "float32", "bfloat16", "gradient", "null", "bound"):
+        assert part in outcome.out
+    assert "…" not in outcome.out  # no column is cut off
+
+
+def test_one_loss_and_one_dtype(xent, tmp_path):
+    assert xent(*TINY, "--loss", "sigmoid", "--dtype", "float32", "--quick", "--out", "losses.json").code == 0
+    cells = json.loads((tmp_path / "losses.json").read_text())["cells"]
+    points = [(cell["loss"], cell["batch"], cell["classes"], cell["dtype"]) for cell in cells]
+    assert points == [("sigmoid", 1, 3, "float32")] * 2 + [("sigmoid", 1, 5, "float32")] * 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("loss", list(LOSSES))
+def test_ours_and_optax_compute_the_same(loss, dtype):
+    """Else their times would not be comparable."""
+    logits, labels = losses_cases.make_inputs(Cell(loss, 16, 10, dtype, "gradient"), seed=0)
+    assert logits.dtype == dtype
+    results = [
+        jax.jit(losses_cases.program(function, "gradient"))(logits, labels)
+        for function in (LOSSES[loss].ours, LOSSES[loss].optax)
+    ]
+    rough = 1e-5 if dtype == "float32" else 0.02
+    np.testing.assert_allclose(results[0][0], results[1][0], rough)
+    np.testing.assert_allclose(*(result[1].astype("float32") for result in results), rough, rough / 10)
+    value = jax.jit(losses_cases.program(LOSSES[loss].ours, "value"))(logits, labels)
+    np.testing.assert_allclose(value, results[0][0], 1e-6)
+
+
+def test_the_grid_goes_from_many_short_rows_to_few_long_ones():
+    shapes = [(cell.batch, cell.classes) for cell in losses.cells(losses.Config())]
+    assert (shapes[0], shapes[-1]) == ((65536, 10), (256, 262144))
+    assert {cell.loss for cell in losses.cells(losses.Config())} == set(LOSSES) == {"integer", "soft", "sigmoid"}
+    quick = {(cell.batch, cell.classes) for cell in losses.cells(losses.Config(quick=True))}
+    assert quick == {(4096, 10), (16, 262144)}
+
+
+@pytest.mark.parametrize(("slower", "verdict"), [(1.0, "holds"), (1.45, "broken")])
+def test_the_bound_is_judged_by_the_interval(slower, verdict):
+    optax, noise = (1.0, 2.0, 1.5), (1.0, 1.01, 0.99)
+
+    def timing(name, factor):
+        return Timing(name, 1, 0.0, None, 0.0, tuple(factor * a * b for a, b in zip(optax, noise, strict=True)))
+
+    timings = (Timing("optax", 1, 0.0, None, 0.0, optax), timing("ours", slower), timing("copy", 0.5), timing("", 1))
+    row = losses.Row(Cell("integer", 1, 10, "float32", "gradient"), Measurement(timings, ((0, 1, 2, 3),) * 3))
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(losses.table([row], "cpu"))
+    assert verdict in console.export_text()
+    assert losses.bound("gradient", "gpu") == 1.05
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--rounds=0"], "--rounds 0: must be 1 or more"),
+        (["--batch", "8", "--classes", "3", "5"], "--classes 3 5: must be as many numbers as --batch has, 1"),
+        (["--batch", "0", "--classes", "3"], "--batch 0: must be numbers of 1 or more"),
+        (["--loss", "soft-max"], "invalid choice 'soft-max' for argument '--loss'"),
+        (["--round=2"], "did you mean --rounds?"),
+        (["--out=no/such/x.json"], "no/such is no folder that can be written"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(xent, flags, message):
+    outcome = xent("bench", "losses", *flags)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
