@@ -56,8 +56,10 @@ class _Forgiving(io.TextIOBase):
 
 
 def make_console() -> Console:
-    """The console of a command: plain text, and long lines are the terminal's to wrap."""
-    return Console(file=_Forgiving(sys.stdout), highlight=False, markup=False, soft_wrap=True)  # type: ignore[arg-type]
+    """The console of a command: plain text, long lines are the terminal's to wrap, and a log has room for tables."""
+    width = None if sys.stdout.isatty() else 120
+    forgiving: Any = _Forgiving(sys.stdout)
+    return Console(file=forgiving, width=width, highlight=False, markup=False, soft_wrap=True)
 
 
 def say(console: Console, label: str, text: str) -> None:
