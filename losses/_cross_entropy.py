@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from xent.losses import _softmax
-from xent.losses._floats import largest, nan_if_used
+from xent.losses._floats import huge, largest, nan_if_used
 
 
 @jax.custom_jvp
@@ -62,7 +62,7 @@ def _(primals: _Pair, tangents: _Pair) -> _Pair:
     weight, cost = primals
     defined = ~jnp.isnan(weight * jnp.minimum(cost, 1))
     # Finite at an infinite cost too, so that a cotangent of 0 gives 0.
-    by_weight = jnp.where(defined, jnp.minimum(cost, largest(cost.dtype)), 1)
+    by_weight = jnp.where(defined, jnp.minimum(cost, huge(cost.dtype)), 1)
     tangent = jnp.where(defined, weight, 1) * tangents[1] + by_weight * tangents[0]
     return weighted(weight, cost), nan_if_used(tangent, defined)
 
@@ -116,9 +116,9 @@ def _(primals: _Triple, tangents: _Triple) -> _Pair:
 @jax.custom_jvp
 @jax.jit
 def _costs(x: jax.Array) -> jax.Array:
-    """-log p_j [..., V], or the largest float for what costs inf: a derivative, and as such it is finite."""
+    """-log p_j [..., V], or a huge number for what costs inf: a derivative, and as such it is finite."""
     row = _softmax.tail(x)
-    costs = jnp.minimum(row.top[..., None] - x, largest(x.dtype)) + jnp.log1p(row.rest)[..., None]
+    costs = jnp.minimum(row.top[..., None] - x, huge(x.dtype)) + jnp.log1p(row.rest)[..., None]
     return jnp.where(row.defined[..., None], costs, 1)
 
 

@@ -2,11 +2,17 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 
 def largest(dtype: jnp.dtype) -> float:
     """The largest finite number of a float dtype."""
     return float(jnp.finfo(dtype).max)
+
+
+def huge(dtype: jnp.dtype) -> float:
+    """What stands for infinity in a derivative: a cotangent and weights can multiply it, and 0 times it is 0."""
+    return largest(dtype) * 2.0**-40
 
 
 def nan_if_used(tangent: jax.Array, defined: jax.Array) -> jax.Array:
@@ -19,7 +25,9 @@ def nan_if_used(tangent: jax.Array, defined: jax.Array) -> jax.Array:
     must be finite in the undefined rows, and not 0: whatever they are, what comes out is NaN.
     """
     dtype = tangent.dtype
-    large = jnp.where(defined, 1, largest(dtype)).astype(dtype)
+    # Behind a barrier: else XLA makes inf of its square, where it knows at compile time what is undefined.
+    most = lax.optimization_barrier(jnp.asarray(largest(dtype), dtype))
+    large = jnp.where(defined, 1, most).astype(dtype)
     # 1 or 0, but not by converting `defined`: of a product with a converted bool XLA makes a select, which has no NaN.
     zero = jnp.maximum(2 - large, 0)
     return tangent * large * large * zero * large * large

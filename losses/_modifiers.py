@@ -58,8 +58,31 @@ def scaled(x: jax.Array, logit_soft_cap: float | None, temperature: ArrayLike) -
     finite = jnp.isfinite(x)
     z = jnp.where(finite, x, 0)
     if cap is not None:
-        z = cap * jnp.tanh(z / cap)
+        z = cap * _tanh(z / cap)
     return jnp.where(finite, z / divisor, x)
+
+
+@jax.custom_jvp
+def _tanh(z: jax.Array) -> jax.Array:
+    return jnp.tanh(z)
+
+
+@_tanh.defjvp
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    return _tanh(*primals), _slope_of_tanh(*primals) * tangents[0]
+
+
+@jax.custom_jvp
+def _slope_of_tanh(z: jax.Array) -> jax.Array:
+    """1 - tanh(z)**2, of which for a z far from 0 no digit is lost: a logit beyond the cap still learns."""
+    exp = jnp.exp(-2 * jnp.abs(z))
+    return 4 * exp / (1 + exp) ** 2
+
+
+@_slope_of_tanh.defjvp
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    slope = _slope_of_tanh(*primals)
+    return slope, -2 * slope * _tanh(*primals) * tangents[0]
 
 
 def smoothed(target: jax.Array, smoothing: float, total: ArrayLike, selected: jax.Array | None) -> jax.Array:

@@ -36,7 +36,7 @@ def distillation_kl_divergence(
       teacher_logits: `u`, likewise, of the shape of `student_logits`. The loss is differentiable in both.
       axis: the axis of the classes, a tuple of axes, or None for all.
       where: what takes part, bool. Of the shape of the logits it selects classes; without `axis`, examples.
-      temperature: `T`, a positive Python float.
+      temperature: `T`, a Python float from 1e-9 to 1e9.
 
     Returns:
       The divergence of each example in nats, float32 (float64 if an argument is), of the shape of the logits without
@@ -92,7 +92,7 @@ def distillation_jensen_shannon_divergence(
       axis: the axis of the classes, a tuple of axes, or None for all.
       where: what takes part, bool. Of the shape of the logits it selects classes; without `axis`, examples.
       beta: the teacher's share of the mixture, a Python float above 0 and below 1.
-      temperature: `T`, a positive Python float.
+      temperature: `T`, a Python float from 1e-9 to 1e9.
 
     Returns:
       The divergence of each example in nats, float32 (float64 if an argument is), of the shape of the logits without
@@ -138,7 +138,7 @@ def distillation_total_variation(
         both, except where `p_j = t_j`: there the derivative of `|p_j - t_j|` is taken to be 0.
       axis: the axis of the classes, a tuple of axes, or None for all.
       where: what takes part, bool. Of the shape of the logits it selects classes; without `axis`, examples.
-      temperature: `T`, a positive Python float.
+      temperature: `T`, a Python float from 1e-9 to 1e9.
 
     Returns:
       The distance of each example, in [0, 1], float32 (float64 if an argument is), of the shape of the logits without
@@ -218,12 +218,17 @@ def _(
     return divergence, tangent / temperature
 
 
+def _log_mixture(share: float, log_ratio: jax.Array) -> jax.Array:
+    """log(1 - share + share exp(log_ratio)): near 0 from what it is made of, below from their sum, which is exact."""
+    mixture = share * jnp.exp(log_ratio) + (1 - share)
+    return jnp.where(mixture < 0.5, jnp.log(mixture), jnp.log1p(share * jnp.expm1(log_ratio)))
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _mixture_ratios(log_ratio: jax.Array, share: float) -> tuple[jax.Array, jax.Array]:
     """log(t / m) and log(p / m) of the mixture m, given log(t / p)."""
     near = jnp.clip(log_ratio, -80, 80)
-    of_t = -jnp.log1p((1 - share) * jnp.expm1(-near))
-    of_p = -jnp.log1p(share * jnp.expm1(near))
+    of_t, of_p = -_log_mixture(1 - share, -near), -_log_mixture(share, near)
     return jnp.where(log_ratio < -80, log_ratio + of_p, of_t), jnp.where(log_ratio > 80, of_t - log_ratio, of_p)
 
 
@@ -263,8 +268,8 @@ def _(
 
 
 def _positive(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise ValueError(f"{name} must be a finite Python float above 0, got {_checks.shown(value)}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1e-9 <= value <= 1e9:
+        raise ValueError(f"{name} must be a Python float from 1e-9 to 1e9, got {_checks.shown(value)}")
     return float(value)
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from xent.losses import _checks, _elementwise, _rows, _softmax
+from xent.losses import _checks, _cross_entropy, _elementwise, _modifiers, _rows, _softmax
 from xent.losses._log_softmax import softmax
 from xent.losses._softmax import pairwise_sum
 
@@ -72,10 +72,9 @@ def softmax_focal_loss(
     parts = _label(x, jnp.clip(y, 0, x.shape[-1] - 1), exponent)
     losses = parts.focus * _rows.finite(parts.loss) if exponent else parts.loss
     losses += jnp.where(jnp.isinf(parts.loss), jnp.inf, 0).astype(x.dtype) + poison
-    if class_weights is not None:
-        weights = _elementwise.float_array("class_weights", class_weights)
-        _checks.same_shape("class_weights", weights, x.shape[-1:], "one weight for each class")
-        losses *= weights.astype(x.dtype).at[y].get(mode="clip")
+    weights = _modifiers.class_weights_of(class_weights, x)
+    if weights is not None:
+        losses = _cross_entropy.weighted(jnp.take(weights, y, mode="clip"), losses)
     return selection.losses(losses)
 
 

@@ -45,7 +45,7 @@ def weighted_multitask_loss(losses: Scalars, weights: Scalars) -> jax.Array:
       Caruana, Multitask Learning, 1997
     """
     names, terms = _stacked("losses", losses)
-    factors = _aligned("weights", weights, names, jnp.floating, jnp.integer)
+    factors = _aligned("weights", weights, names, terms.dtype, jnp.floating, jnp.integer)
     return reductions.sum(terms, weights=factors)
 
 
@@ -91,10 +91,10 @@ def uncertainty_weighted_multitask_loss(
       https://arxiv.org/abs/1705.07115
     """
     names, terms = _stacked("losses", losses)
-    s = _aligned("log_variances", log_variances, names, jnp.floating).astype(terms.dtype)
+    s = _aligned("log_variances", log_variances, names, terms.dtype, jnp.floating)
     factors = jnp.ones_like(terms)
     if weights is not None:
-        factors = _aligned("weights", weights, names, jnp.floating, jnp.integer)
+        factors = _aligned("weights", weights, names, terms.dtype, jnp.floating, jnp.integer)
     return reductions.sum(reductions.weighted(exp(-s), terms) + s / 2, weights=factors)
 
 
@@ -118,7 +118,7 @@ def _stacked(argument: str, tree: Scalars) -> tuple[list[str], jax.Array]:
     return list(leaves), jnp.stack([x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in leaves.values()])
 
 
-def _aligned(argument: str, tree: Scalars, names: list[str], *kinds: type[Any]) -> jax.Array:
+def _aligned(argument: str, tree: Scalars, names: list[str], dtype: jnp.dtype, *kinds: type[Any]) -> jax.Array:
     """The scalars of `tree` in the order of `names`, if these are its names."""
     leaves = _leaves(argument, tree, *kinds)
     rule = f"{argument} must name the tasks of losses"
@@ -129,4 +129,4 @@ def _aligned(argument: str, tree: Scalars, names: list[str], *kinds: type[Any]) 
     for name in names:
         if name not in leaves:
             raise ValueError(f"{rule}, got none for {name!r}")
-    return jnp.stack([leaves[name] for name in names])
+    return jnp.stack([leaves[name].astype(dtype) for name in names])

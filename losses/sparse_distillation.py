@@ -40,7 +40,7 @@ def distillation_top_k(
         is differentiable in it.
       where: what takes part, bool. Of the shape of `student_logits` it selects classes; without V, examples.
       tail: what becomes of `r`.
-      temperature: `T`, a positive Python float; see `distillation_kl_divergence`.
+      temperature: `T`, a Python float from 1e-9 to 1e9; see `distillation_kl_divergence`.
 
     Returns:
       The divergence of each example in nats, float32 (float64 for float64 logits), of the shape of `student_logits`

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from jax.test_util import check_grads
 
-from xent.losses import poly_loss_cross_entropy, softmax_cross_entropy_with_integer_labels, softmax_focal_loss
+from xent.losses import mean, poly_loss_cross_entropy, softmax_cross_entropy_with_integer_labels, softmax_focal_loss
 
 inf, nan = np.inf, np.nan
 JIT_AND_EAGER = [pytest.param(jax.jit, id="jit"), pytest.param(lambda f: f, id="eager")]
@@ -336,3 +336,17 @@ def test_arguments_that_do_not_fit(f, arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         f(**(GOOD | arguments))
     assert "\n" not in str(error.value)
+
+
+def test_no_weight_on_an_impossible_class_costs_nothing():
+    x, weights = jnp.array([1.0, 2.0, -jnp.inf]), jnp.array([1, 1, 0])
+    assert softmax_focal_loss(x, jnp.array(2), class_weights=weights) == 0
+    rows = jnp.array([[1.0, 2.0, -jnp.inf], [jnp.nan, 1.0, 2.0], [0.0, 1.0, 2.0]])
+    labels, counted = jnp.array([2, 1, 0]), jnp.array([False, False, True])
+
+    def of_weights(weights):
+        return mean(softmax_focal_loss(rows, labels, class_weights=weights), where=counted)
+
+    gradient = jax.grad(of_weights)(jnp.ones(3))
+    assert gradient[0] > 0
+    np.testing.assert_array_equal(gradient[1:], [0, 0])

@@ -244,3 +244,35 @@ def test_arguments_that_do_not_fit(arguments, message):
 def test_an_ignored_index_that_does_not_fit(index):
     with pytest.raises(ValueError, match="ignore_index must be None or a Python int that fits int32, got"):
         loss(LOGITS, LABELS, ignore_index=index)
+
+
+def test_a_zero_cotangent_gives_zero_where_the_compiler_knows_what_is_undefined():
+    """XLA folds what is constant: two products with the largest float would become one with inf."""
+    masked = jax.jit(jax.grad(lambda x, where: loss(x, jnp.array(-1), where=where)))
+    np.testing.assert_array_equal(masked(jnp.ones(3), jnp.array(False)), np.zeros(3))
+    labels = np.array([5, 5])
+    weighted = jax.jit(jax.grad(lambda x, weights: mean(loss(x, labels), weights=weights)))
+    gradient = weighted(jnp.ones((2, 3)), jnp.array([0.0, 1.0]))
+    np.testing.assert_array_equal(gradient[0], np.zeros(3))
+    assert np.isnan(gradient[1]).all()
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0, 1000.0])
+def test_a_teacher_that_shares_the_mask_gets_a_gradient(factor):
+    x, u = jnp.array([1.0, 2.0, -jnp.inf]), jnp.array([0.5, 1.0, -jnp.inf])
+    gradient = jax.grad(lambda u: factor * soft_loss(x, jax.nn.softmax(u)))(u)
+    t = jax.nn.softmax(u[:2])
+    expected = factor * t[0] * t[1] * (x[1] - x[0])
+    np.testing.assert_allclose(gradient, [expected, -expected, 0], rtol=1e-6)
+    weights = jnp.array([1.0, 2.0, 3.0])
+    assert np.isfinite(jax.grad(lambda u: soft_loss(x, jax.nn.softmax(u), class_weights=weights))(u)).all()
+
+
+@pytest.mark.parametrize("z", [0.1, 29.0, 150.0, 300.0, 1000.0])
+def test_beyond_a_soft_cap_a_logit_still_learns(z):
+    gradient = jax.jit(jax.grad(lambda x: loss(x, 0, logit_soft_cap=30.0)))(jnp.array([z, z, 0.0]))[0]
+    with mpmath.workdps(60):
+        bent = 30 * mpmath.tanh(mpmath.mpf(z) / 30)
+        p = mpmath.exp(bent) / (2 * mpmath.exp(bent) + 1)
+        true = float((p - 1) * (1 - mpmath.tanh(mpmath.mpf(z) / 30) ** 2))
+    np.testing.assert_allclose(gradient, true, rtol=2e-5)
