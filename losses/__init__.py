@@ -25,6 +25,7 @@ from xent.losses.distributions import (
 )
 from xent.losses.divergences import kl_divergence, kl_divergence_with_log_targets
 from xent.losses.focal import poly_loss_cross_entropy, softmax_focal_loss
+from xent.losses.fused import Auxiliary, fused_linear
 from xent.losses.games import discriminator_loss, minimax_generator_loss, non_saturating_generator_loss
 from xent.losses.gradients import (
     softmax_cross_entropy_fisher_diagonal,
@@ -32,12 +33,14 @@ from xent.losses.gradients import (
     softmax_cross_entropy_gradient,
     softmax_cross_entropy_hessian_vector_product,
 )
+from xent.losses.linear import linear_distillation, linear_softmax_cross_entropy
 from xent.losses.multitask import uncertainty_weighted_multitask_loss, weighted_multitask_loss
 from xent.losses.reductions import mean, sum
 from xent.losses.sequence import next_token_cross_entropy, next_token_targets
 from xent.losses.sparse_distillation import distillation_top_k
 
 __all__ = [
+    "Auxiliary",
     "binary_cross_entropy",
     "cross_entropy",
     "ctc_loss",
@@ -47,9 +50,12 @@ __all__ = [
     "distillation_top_k",
     "distillation_total_variation",
     "entropy",
+    "fused_linear",
     "jensen_shannon_divergence",
     "kl_divergence",
     "kl_divergence_with_log_targets",
+    "linear_distillation",
+    "linear_softmax_cross_entropy",
     "log_likelihood",
     "mean",
     "minimax_generator_loss",

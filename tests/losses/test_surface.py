@@ -24,7 +24,7 @@ def test_importing_it_imports_jax_and_the_standard_library_only():
     assert {n for n in new if n.split(".")[0] not in known} == {"xent", "xent.losses", *MODULES}
 
 
-@pytest.mark.parametrize("name", xent.losses.__all__)
+@pytest.mark.parametrize("name", [n for n in xent.losses.__all__ if inspect.isfunction(getattr(xent.losses, n))])
 def test_every_public_function_is_typed_documented_and_has_an_example(name):
     function = getattr(xent.losses, name)
     signature = inspect.signature(function)

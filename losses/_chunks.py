@@ -1,0 +1,177 @@
+"""A loss of logits over a linear head, some tokens at a time: its value, its gradients, and the rule that joins them.
+
+The gradients are formed together with the value, while the logits of a chunk are there: three products of the size of
+the head, and no logits kept. The derivative of the loss is their inner product with the tangents. From that one rule
+follow forward and reverse mode, and from the rule's own derivative, chunk by chunk, Hessian products.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero, zero_from_primal
+
+
+class Plan(NamedTuple):
+    """How to go about it: nothing that is differentiated."""
+
+    loss: Callable[..., jax.Array]  # loss(logits [tokens, V], *targets, *constants) -> [tokens]
+    report: Callable[..., Any]  # report(logits, losses, *targets) -> arrays [tokens], without derivatives
+    chunks: int
+    transposed: bool  # whether the kernel is [V, D]
+
+
+class Head(NamedTuple):
+    """What all tokens share; or a flag for each of these, or the gradient in it."""
+
+    kernel: Any  # [D, V]
+    bias: Any  # [V], or [0] for none
+    constants: tuple[Any, ...]  # what the loss closes over and is differentiated in
+
+
+class Tokens(NamedTuple):
+    """What each token has; or a flag for each of these, or the gradient in it."""
+
+    hidden: Any  # [tokens, D]
+    weights: Any  # [tokens]
+    kept: Any  # [tokens], bool: whether it counts
+    targets: tuple[Any, ...]  # [tokens, ...]
+
+
+def losses_of(plan: Plan, head: Head, tokens: Tokens) -> tuple[jax.Array, Any]:
+    """Each token's weighted loss, [tokens], and the report. Its derivatives compute the logits again."""
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def chunk(piece: Tokens) -> tuple[jax.Array, Any]:
+        losses, report = _losses(plan, head, piece)
+        return _weighted(piece, losses), report
+
+    return _join(lax.map(chunk, _cut(tokens, plan.chunks)), len(tokens.kept))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def total_of(plan: Plan, head: Head, tokens: Tokens) -> tuple[jax.Array, Any]:
+    """The sum of the weighted losses, and the report."""
+
+    def step(total: jax.Array, piece: Tokens) -> tuple[jax.Array, Any]:
+        losses, report = _losses(plan, head, piece)
+        return total + jnp.sum(_weighted(piece, losses)), report
+
+    total, report = lax.scan(step, jnp.zeros((), tokens.weights.dtype), _cut(tokens, plan.chunks))
+    return total, _join(report, len(tokens.kept))
+
+
+@partial(total_of.defjvp, symbolic_zeros=True)
+def _(plan: Plan, primals: tuple[Head, Tokens], tangents: tuple[Head, Tokens]) -> tuple[Any, Any]:
+    given, structure = jax.tree.flatten(tangents, is_leaf=lambda leaf: isinstance(leaf, SymbolicZero))
+    wanted: tuple[Head, Tokens] = structure.unflatten([not isinstance(tangent, SymbolicZero) for tangent in given])
+    total, report, of_head, of_tokens = _with_gradients(plan, *primals, *wanted)
+    tangent = jnp.zeros_like(total)
+    gradients = jax.tree.leaves((of_head, of_tokens), is_leaf=lambda leaf: leaf is None)
+    for gradient, along in zip(gradients, given, strict=True):
+        if gradient is not None:  # no vdot: it flattens, and flattening a sharded array gathers it
+            tangent += jnp.sum(gradient * along.astype(gradient.dtype))
+    return (total, report), (tangent, jax.tree.map(partial(zero_from_primal, symbolic_zeros=True), report))
+
+
+def _with_gradients(plan: Plan, head: Head, tokens: Tokens, by_head: Head, by_tokens: Tokens) -> Any:
+    """The sum, the report, and the sum's gradient in what the flags of `by_head` and `by_tokens` ask for, else None."""
+    targets = len(tokens.targets)
+    flags = (True, *by_tokens.targets, *by_head.constants)  # of the loss's arguments
+    places = [place for place, flag in enumerate(flags) if flag]
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def of_chunk(piece: Tokens) -> tuple[jax.Array, Any, Head, Tokens]:
+        hidden = _shown(piece)
+
+        def cost(*arguments: jax.Array) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+            losses = plan.loss(*arguments)
+            report = plan.report(arguments[0], losses, *piece.targets)
+            return jnp.sum(_weighted(piece, losses)), (losses, report)
+
+        arguments = (_logits(plan, head, hidden), *piece.targets, *head.constants)
+        (total, (losses, report)), found = jax.value_and_grad(cost, places, has_aux=True)(*arguments)
+        slopes: list[Any] = [None] * len(flags)
+        for place, slope in zip(places, found, strict=True):
+            slopes[place] = slope
+        # The products take the dtype of what they multiply, as those of a dense head do, and add up in float32.
+        slope = slopes[0].astype(hidden.dtype)
+        of_kernel, of_hidden = ("nv,nd->vd", "nv,vd->nd") if plan.transposed else ("nv,nd->dv", "nv,dv->nd")
+        of_head = Head(
+            _product(of_kernel, slope, hidden) if by_head.kernel else None,
+            slopes[0].sum(0) if by_head.bias else None,
+            tuple(slopes[1 + targets :]),
+        )
+        of_tokens = Tokens(
+            _product(of_hidden, slope, head.kernel) if by_tokens.hidden else None,
+            jnp.where(piece.kept, losses, 0) if by_tokens.weights else None,
+            None,
+            tuple(slopes[1 : 1 + targets]),
+        )
+        return total, report, of_head, of_tokens
+
+    def step(sums: Any, piece: Tokens) -> tuple[Any, Any]:
+        total, report, of_head, of_tokens = of_chunk(piece)
+        return jax.tree.map(jnp.add, sums, (total, of_head)), (report, of_tokens)
+
+    pieces = _cut(tokens, plan.chunks)
+    shapes = jax.eval_shape(of_chunk, jax.tree.map(lambda array: array[0], pieces))
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[0], shapes[2]))
+    (total, of_head), each = lax.scan(step, nothing, pieces)
+    report, of_tokens = _join(each, len(tokens.kept))
+    return total, report, of_head, of_tokens
+
+
+def _losses(plan: Plan, head: Head, piece: Tokens) -> tuple[jax.Array, Any]:
+    logits = _logits(plan, head, _shown(piece))
+    losses = plan.loss(logits, *piece.targets, *head.constants)
+    return losses, plan.report(logits, losses, *piece.targets)
+
+
+def _logits(plan: Plan, head: Head, hidden: jax.Array) -> jax.Array:
+    logits = _product("nd,vd->nv" if plan.transposed else "nd,dv->nv", hidden, head.kernel)
+    return logits + head.bias.astype(logits.dtype)[None] if head.bias.size else logits
+
+
+def _product(indices: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """A sum of products in at least float32, whatever the factors are."""
+    dtype = jnp.promote_types(jnp.promote_types(a.dtype, b.dtype), jnp.float32)
+    return jnp.einsum(indices, a, b, preferred_element_type=dtype)
+
+
+def _shown(piece: Tokens) -> jax.Array:
+    """The hidden states; zeros for tokens that do not count, since a NaN of theirs times no slope is NaN."""
+    return jnp.where(piece.kept[:, None], piece.hidden, 0)
+
+
+def _weighted(piece: Tokens, losses: jax.Array) -> jax.Array:
+    counted = piece.kept & ((piece.weights != 0) | jnp.isfinite(losses))
+    return jnp.where(counted, piece.weights * losses, 0)
+
+
+def _cut(tokens: Tokens, chunks: int) -> Tokens:
+    """Each array [tokens, ...] as [chunks, tokens of a chunk, ...].
+
+    A chunk takes every so many-th token, not a run of them: where tokens are sharded, it has some of every device. What
+    the last tokens of the chunks lack, they repeat from the first, and it does not count.
+    """
+    count = len(tokens.kept)
+    missing = -count % chunks
+
+    def one(array: jax.Array) -> jax.Array:
+        array = jnp.concatenate([array, array[:missing]]) if missing else array
+        return array.reshape(-1, chunks, *array.shape[1:]).swapaxes(0, 1)
+
+    pieces: Tokens = jax.tree.map(one, tokens)
+    if missing:
+        position = jnp.arange(count + missing).reshape(-1, chunks).swapaxes(0, 1)
+        pieces = pieces._replace(kept=pieces.kept & (position < count))
+    return pieces
+
+
+def _join(pieces: Any, count: int) -> Any:
+    """Back to [tokens, ...]: the inverse of `_cut`."""
+    return jax.tree.map(lambda array: array.swapaxes(0, 1).reshape(-1, *array.shape[2:])[:count], pieces)

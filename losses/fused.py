@@ -1,0 +1,238 @@
+"""Any loss of logits over any linear head, without ever holding the logits of more than some tokens."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from xent.losses import _checks, _chunks, _cross_entropy
+
+Reduction = Literal["mean", "sum"] | None
+
+
+class Auxiliary(NamedTuple):
+    """What is known of each token while its logits are there, of the shape of the tokens; no gradient flows from it."""
+
+    loss: jax.Array
+    """The loss, not weighted."""
+    log_normaliser: jax.Array
+    """`log sum_j exp(z_j)`, in nats."""
+    arg_max: jax.Array
+    """int32: the class of the largest logit, the first of several."""
+    correct: jax.Array
+    """bool: whether that is the first target, if that is an integer, or its largest entry, if it has one a class."""
+    entropy: jax.Array
+    """That of the softmax, in nats."""
+
+
+class Fused(Protocol):
+    """A loss of hidden states and a linear head."""
+
+    def __call__(
+        self,
+        hidden: ArrayLike,
+        kernel: ArrayLike,
+        *targets: ArrayLike,
+        bias: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        where: ArrayLike | None = None,
+        reduction: Reduction = "mean",
+        chunk_size: int | None = None,
+        transpose_kernel: bool = False,
+        auxiliary: bool = False,
+        axis_name: str | tuple[str, ...] | None = None,
+    ) -> Any:
+        """See `fused_linear`."""
+
+
+def fused_linear(loss: Callable[..., jax.Array]) -> Fused:
+    r"""Turn a loss of logits into one of hidden states and a linear head that never holds all logits.
+
+    .. math:: \frac{\sum_n w_n \, \ell(h_n K + b, t_n)}{\sum_n w_n}
+
+    Tokens go through the head some at a time, and the gradients are formed together with the value, while the logits of
+    a chunk are there: three products of the size of the head, as without chunks, and two where the head or the hidden
+    states are frozen. Forward and reverse mode, Hessian products, `vmap`, `scan` and `jax.checkpoint` compose with it.
+
+    Args:
+      loss: `loss(logits, *targets) -> [tokens]`, of logits [tokens, V] in at least float32 and targets [tokens, ...]:
+        one of `xent.losses`, with its options bound by `functools.partial`, or one's own. It may close over arrays,
+        and is differentiated in them.
+
+    Returns:
+      `fused(hidden, kernel, *targets, ...)`, with these arguments:
+
+      - hidden: `h`, float [..., D]. The axes before the last are of tokens; all of them together are `[tokens]`.
+      - kernel: `K`, float [D, V].
+      - targets: what the loss takes after the logits, each [..., and whatever the loss asks for].
+      - bias: `b`, float [V], added to the logits.
+      - weights: `w`, float or integer [...]; 1 if not given. The result is differentiable in them. Weight 0 counts for
+        nothing, even on NaN.
+      - where: the tokens that count, bool [...]; whatever the others hold, gradients there are exactly 0.
+      - reduction: "mean", "sum", or None for each token's `w l`, [...], which honours any cotangent and takes a fourth
+        product in its gradient.
+      - chunk_size: tokens at a time. If None, a quarter of the number of hidden units, but 128 at least: the logits of
+        so many are a quarter of the kernel's gradient, which has to be there anyway, and a chunk's products take much
+        longer than adding its share to that gradient.
+      - transpose_kernel: whether the kernel is [V, D], as an embedding is.
+      - auxiliary: whether to return `(loss, Auxiliary)`.
+      - axis_name: given to the loss, for one that takes it.
+
+      The result is in nats if the loss is, float32 (float64 for float64 arguments). Over nothing it is 0 with zero
+      gradients. For bfloat16 and float16 the logits, and all sums, are float32, and the logits' gradient is rounded
+      once before its products, as that of a dense head is. Any chunk size gives the same to the rounding of the sums.
+
+    Raises:
+      ValueError: for an argument of the wrong dtype, shape or range, and a loss that gives no value a token.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from xent.losses import fused_linear, softmax_focal_loss
+      >>> hidden, kernel = jnp.eye(3, 2), jnp.array([[1.0, 2.0, 3.0], [0.0, 1.0, 0.0]])
+      >>> labels = jnp.array([2, 1, 0])
+      >>> loss, gradient = jax.value_and_grad(fused_linear(softmax_focal_loss))(hidden, kernel, labels, chunk_size=2)
+      >>> print(f"{loss:.4f}")
+      0.2110
+
+    Source:
+      Hsu et al., Liger Kernel, 2024, section 3.2, https://arxiv.org/abs/2410.10989, for cross-entropy; here for any
+      loss, by one derivative rule.
+    """
+
+    def fused(
+        hidden: ArrayLike,
+        kernel: ArrayLike,
+        *targets: ArrayLike,
+        bias: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        where: ArrayLike | None = None,
+        reduction: Reduction = "mean",
+        chunk_size: int | None = None,
+        transpose_kernel: bool = False,
+        auxiliary: bool = False,
+        axis_name: str | tuple[str, ...] | None = None,
+    ) -> Any:
+        head, tokens, shape = _arguments(hidden, kernel, targets, bias, weights, where, transpose_kernel)
+        count, units = tokens.hidden.shape
+        classes = head.kernel.shape[0 if transpose_kernel else 1]
+        chunks = -(-count // max(1, min(_chunk_size(chunk_size, units), count))) or 1
+        named = loss if axis_name is None else partial(loss, axis_name=axis_name)
+        converted, constants = _converted(named, tokens, -(-count // chunks), classes)
+        plan = _chunks.Plan(converted, _report if auxiliary else _nothing, chunks, transpose_kernel)
+        head = head._replace(constants=tuple(constants))
+        if reduction is None:
+            result, report = _chunks.losses_of(plan, head, tokens)
+            result = result.reshape(shape)
+        else:
+            result, report = _chunks.total_of(plan, head, tokens)
+            result = _mean(result, tokens) if _reduction(reduction) == "mean" else result
+        if not auxiliary:
+            return result
+        return result, jax.tree.map(lambda array: lax.stop_gradient(array).reshape(shape), report)
+
+    return fused
+
+
+def _arguments(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    targets: tuple[ArrayLike, ...],
+    bias: ArrayLike | None,
+    weights: ArrayLike | None,
+    where: ArrayLike | None,
+    transposed: bool,
+) -> tuple[_chunks.Head, _chunks.Tokens, tuple[int, ...]]:
+    """All arrays, checked, with the axes of the tokens made one; and what those were."""
+    h = _checks.array_of("hidden", hidden, jnp.floating)
+    k = _checks.array_of("kernel", kernel, jnp.floating)
+    if h.ndim < 1 or k.ndim != 2 or k.shape[1 if transposed else 0] != h.shape[-1] or not k.size:
+        form = "[V, D], since transpose_kernel is True," if transposed else "[D, V]"
+        raise ValueError(f"kernel must be {form} for hidden [..., D], got {k.shape} for {h.shape}")
+    batch, units = h.shape[:-1], h.shape[-1]
+    count = math.prod(batch)
+    dtype = jnp.result_type(h, k, jnp.float32)
+    offset = jnp.zeros(0, dtype)
+    if bias is not None:
+        offset = _checks.array_of("bias", bias, jnp.floating)
+        _checks.same_shape("bias", offset, k.shape[:1] if transposed else k.shape[1:], "one number for each class")
+    kept = jnp.ones(batch, bool)
+    if where is not None:
+        kept = _checks.array_of("where", where, jnp.bool_)
+        _checks.same_shape("where", kept, batch, "one entry for each token")
+    factors = jnp.ones(batch, dtype)
+    if weights is not None:
+        factors = _checks.array_of("weights", weights, jnp.floating, jnp.integer).astype(dtype)
+        _checks.same_shape("weights", factors, batch, "one weight for each token")
+        # A weight of 0 on a finite token is differentiated in, but on NaN it counts for nothing.
+        kept &= (factors != 0) | jnp.isfinite(h).all(-1)
+    flat = []
+    for place, target in enumerate(targets):
+        array = _checks.array_of(f"targets[{place}]", target, jnp.floating, jnp.integer, jnp.bool_)
+        if array.shape[: len(batch)] != batch:
+            raise ValueError(f"targets[{place}] must have the axes of the tokens, {batch}, first, got {array.shape}")
+        flat.append(array.reshape(count, *array.shape[len(batch) :]))
+    tokens = _chunks.Tokens(h.reshape(count, units), factors.reshape(count), kept.reshape(count), tuple(flat))
+    return _chunks.Head(k, offset, ()), tokens, batch
+
+
+def _chunk_size(given: int | None, units: int) -> int:
+    if given is None:
+        return max(128, units // 4)
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise ValueError(f"chunk_size must be None or a Python int of at least 1, got {_checks.shown(given)}")
+    return given
+
+
+def _reduction(given: object) -> str:
+    if given not in ("mean", "sum"):
+        raise ValueError(f'reduction must be "mean", "sum" or None, got {_checks.shown(given)}')
+    return str(given)
+
+
+def _converted(
+    loss: Callable[..., jax.Array], tokens: _chunks.Tokens, count: int, classes: int
+) -> tuple[Callable[..., jax.Array], list[jax.Array]]:
+    """The loss, and the arrays that it closes over and is differentiated in, which follow its targets then."""
+
+    def checked(logits: jax.Array, *targets: jax.Array) -> jax.Array:
+        losses = loss(logits, *targets)
+        if not isinstance(losses, jax.Array) or losses.shape != logits.shape[:1]:
+            raise ValueError(
+                f"loss must give a value for each of {logits.shape[0]} tokens, got {_checks.shown(losses)}"
+            )
+        return losses.astype(jnp.promote_types(losses.dtype, tokens.weights.dtype))
+
+    logits = jax.ShapeDtypeStruct((count, classes), tokens.weights.dtype)
+    targets = [jax.ShapeDtypeStruct((count, *target.shape[1:]), target.dtype) for target in tokens.targets]
+    converted, constants = jax.closure_convert(checked, logits, *targets)
+    return converted, constants
+
+
+def _nothing(*_: jax.Array) -> tuple[()]:
+    return ()
+
+
+def _report(logits: jax.Array, losses: jax.Array, *targets: jax.Array) -> Auxiliary:
+    """What `Auxiliary` says of each token."""
+    logits, losses = lax.stop_gradient((logits, losses))
+    arg_max = logits.argmax(-1).astype(jnp.int32)
+    label = jnp.full_like(arg_max, -1)
+    if targets and targets[0].shape == logits.shape:
+        label = targets[0].argmax(-1)
+    elif targets and targets[0].ndim == 1 and jnp.issubdtype(targets[0].dtype, jnp.integer):
+        label = targets[0]
+    log_normaliser = _cross_entropy.log_normaliser(logits)
+    entropy = _cross_entropy.of_target(logits, jax.nn.softmax(logits), jnp.ones(len(logits), bool))
+    return Auxiliary(losses, log_normaliser, arg_max, arg_max == label, entropy)
+
+
+def _mean(total: jax.Array, tokens: _chunks.Tokens) -> jax.Array:
+    """The total over the sum of the weights; 0 over nothing."""
+    counted = jnp.where(tokens.kept, tokens.weights, 0)
+    empty = ~(counted != 0).any()
+    return jnp.where(empty, 0, total / jnp.where(empty, 1, counted.sum()))

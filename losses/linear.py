@@ -1,0 +1,169 @@
+"""The two losses over a linear head that are asked for by name: cross-entropy with integer labels, and distillation."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from xent.losses import _checks, _modifiers
+from xent.losses.categorical import softmax_cross_entropy_with_integer_labels
+from xent.losses.distillation import distillation_kl_divergence
+from xent.losses.fused import Reduction, fused_linear
+
+
+def linear_softmax_cross_entropy(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    chunk_size: int | None = None,
+    transpose_kernel: bool = False,
+    auxiliary: bool = False,
+    label_smoothing: float = 0.0,
+    class_weights: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    z_loss: float = 0.0,
+    logit_soft_cap: float | None = None,
+    temperature: ArrayLike = 1.0,
+) -> Any:
+    r"""Cross-entropy of a linear head's classes, without its logits.
+
+    .. math:: \frac{\sum_n w_n \, \mathrm{CE}(h_n K + b, y_n)}{\sum_n w_n}
+
+    Args:
+      hidden: `h`, float [..., D].
+      kernel: `K`, float [D, V]; [V, D] with `transpose_kernel`.
+      labels: `y`, integer [...].
+      bias: `b`, float [V].
+      weights: `w`, float or integer [...]; 1 if not given.
+      where: the tokens that count, bool [...].
+      reduction: "mean", "sum", or None for one loss a token.
+      chunk_size: tokens at a time; see `fused_linear`, as for all of the above.
+      transpose_kernel: whether the kernel is an embedding, [V, D].
+      auxiliary: whether to return `(loss, Auxiliary)`: losses, log-normaliser, arg-max, hits and entropy, a token each.
+      label_smoothing: see `softmax_cross_entropy_with_integer_labels`, as for all that follow.
+      class_weights: a weight for each class, float or integer [V].
+      ignore_index: the label of tokens that have no loss; the mean does not count them.
+      z_loss: the weight of the squared log-normaliser.
+      logit_soft_cap: the bound of the logits, by `tanh`.
+      temperature: what the logits are divided by.
+
+    Returns:
+      The mean over the tokens that count, their sum, or [...], in nats, float32 (float64 for float64 arguments): of
+      `softmax_cross_entropy_with_integer_labels(hidden @ kernel + bias, labels)`, to the rounding of the products,
+      which are added up in float32 for bfloat16 and float16 too. Over no token it is 0 with zero gradients.
+
+    Raises:
+      ValueError: for an argument of the wrong dtype, shape or range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from xent.losses import linear_softmax_cross_entropy
+      >>> hidden, kernel = jnp.eye(2), jnp.log(jnp.array([[0.8, 0.2], [0.1, 0.9]]))
+      >>> print(f"{linear_softmax_cross_entropy(hidden, kernel, jnp.array([0, 1])):.4f}")
+      0.1643
+
+    Source:
+      Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models, 2024, https://arxiv.org/abs/2411.09009, for
+      the aim; the chunks are `fused_linear`'s.
+    """
+    y = _checks.array_of("labels", labels, jnp.integer)
+    _checks.same_shape("labels", y, jnp.shape(hidden)[:-1], "one label for each token")
+    ignored = _modifiers.index_or_none("ignore_index", ignore_index)
+    if ignored is not None:
+        kept = y != ignored
+        where = kept if where is None else _checks.array_of("where", where, jnp.bool_) & kept
+    loss = partial(
+        softmax_cross_entropy_with_integer_labels,
+        label_smoothing=label_smoothing,
+        class_weights=class_weights,
+        z_loss=z_loss,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+    )
+    return fused_linear(loss)(
+        hidden, kernel, y, bias=bias, weights=weights, where=where, reduction=reduction,
+        chunk_size=chunk_size, transpose_kernel=transpose_kernel, auxiliary=auxiliary,
+    )  # fmt: skip
+
+
+def linear_distillation(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    teacher_hidden: ArrayLike,
+    teacher_kernel: ArrayLike,
+    *,
+    divergence: Callable[..., jax.Array] = distillation_kl_divergence,
+    bias: ArrayLike | None = None,
+    teacher_bias: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    chunk_size: int | None = None,
+    transpose_kernel: bool = False,
+    transpose_teacher_kernel: bool = False,
+) -> jax.Array:
+    r"""Divergence of a student's head from a teacher's, without the logits of either.
+
+    .. math:: \frac{\sum_n w_n \, d(h_n K + b, h'_n K' + b')}{\sum_n w_n}
+
+    Args:
+      hidden: the student's `h`, float [..., D].
+      kernel: the student's `K`, float [D, V]; [V, D] with `transpose_kernel`.
+      teacher_hidden: the teacher's `h'`, float [..., D']; its own number of units. No gradient flows to the teacher.
+      teacher_kernel: the teacher's `K'`, float [D', V]; [V, D'] with `transpose_teacher_kernel`.
+      divergence: `d(student_logits, teacher_logits) -> [tokens]`: one of `distillation_*`, with its temperature bound
+        by `functools.partial`, or one's own.
+      bias: the student's `b`, float [V].
+      teacher_bias: the teacher's `b'`, float [V].
+      weights: `w`, float or integer [...]; 1 if not given.
+      where: the tokens that count, bool [...].
+      reduction: "mean", "sum", or None for one divergence a token.
+      chunk_size: tokens at a time; see `fused_linear`.
+      transpose_kernel: whether the student's kernel is an embedding, [V, D].
+      transpose_teacher_kernel: whether the teacher's is, [V, D'].
+
+    Returns:
+      The mean over the tokens that count, their sum, or [...], in nats, float32 (float64 for float64 arguments).
+
+    Raises:
+      ValueError: for an argument of the wrong dtype, shape or range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from xent.losses import linear_distillation
+      >>> hidden, kernel = jnp.eye(2), jnp.log(jnp.array([[0.8, 0.2], [0.1, 0.9]]))
+      >>> print(f"{linear_distillation(hidden, kernel, hidden, 2 * kernel):.4f}")
+      0.0736
+
+    Source:
+      Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015, section 2,
+      https://arxiv.org/abs/1503.02531
+    """
+    teacher = _checks.array_of("teacher_hidden", teacher_hidden, jnp.floating)
+    head = _checks.array_of("teacher_kernel", teacher_kernel, jnp.floating)
+    _checks.same_shape("teacher_hidden", teacher[..., 0], jnp.shape(hidden)[:-1], "a row for each token")
+    head = lax.stop_gradient(head.T if transpose_teacher_kernel else head)
+    if head.ndim != 2 or head.shape[0] != teacher.shape[-1]:
+        form = f"[D', V] for teacher_hidden [..., D'], {teacher.shape}"
+        raise ValueError(f"teacher_kernel must be {form}, got {head.shape}")
+    dtype = jnp.result_type(teacher, head, jnp.float32)
+    offset = jnp.zeros(head.shape[1:], dtype) if teacher_bias is None else lax.stop_gradient(jnp.asarray(teacher_bias))
+    _checks.same_shape("teacher_bias", offset, head.shape[1:], "one number for each class")
+
+    def loss(logits: jax.Array, states: jax.Array) -> jax.Array:
+        return divergence(logits, jnp.dot(states, head, preferred_element_type=dtype) + offset.astype(dtype))
+
+    result: jax.Array = fused_linear(loss)(
+        hidden, kernel, lax.stop_gradient(teacher), bias=bias, weights=weights, where=where, reduction=reduction,
+        chunk_size=chunk_size, transpose_kernel=transpose_kernel,
+    )  # fmt: skip
+    return result

@@ -1,0 +1,283 @@
+"""Fused losses: equal to the same loss on full logits, in value and in every derivative, at any chunk size."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from xent.losses import (
+    fused_linear,
+    linear_distillation,
+    linear_softmax_cross_entropy,
+    mean,
+    poly_loss_cross_entropy,
+    softmax_cross_entropy,
+    softmax_cross_entropy_with_integer_labels,
+    softmax_focal_loss,
+)
+
+TOKENS, UNITS, CLASSES = 13, 5, 11
+cross_entropy = softmax_cross_entropy_with_integer_labels
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+HIDDEN, KERNEL, BIAS = normal(0, TOKENS, UNITS), normal(1, UNITS, CLASSES), normal(2, CLASSES)
+WEIGHTS = jax.random.uniform(jax.random.key(3), (TOKENS,))
+LABELS = jax.random.randint(jax.random.key(4), (TOKENS,), 0, CLASSES)
+SOFT = jax.nn.softmax(normal(5, TOKENS, CLASSES))
+
+
+def user_loss(logits, labels):
+    """A hinge: nothing of ours, and nothing smooth."""
+    return jnp.maximum(1 + logits - jnp.take_along_axis(logits, labels[:, None], 1), 0).sum(-1)
+
+
+LOSSES = {
+    "cross-entropy": (cross_entropy, LABELS),
+    "modified": (partial(cross_entropy, label_smoothing=0.1, z_loss=0.01, logit_soft_cap=3.0, temperature=2.0), LABELS),
+    "focal": (softmax_focal_loss, LABELS),
+    "soft": (softmax_cross_entropy, SOFT),
+    "poly": (poly_loss_cross_entropy, SOFT),
+    "user's": (user_loss, LABELS),
+}
+ARGUMENTS = HIDDEN, KERNEL, BIAS, WEIGHTS
+
+
+def close(got, expected, tolerance=1e-5):
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=tolerance, atol=tolerance), got, expected)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4, 13, None])
+@pytest.mark.parametrize("name", LOSSES)
+def test_value_and_derivatives_are_those_on_full_logits(name, chunk_size):
+    loss, targets = LOSSES[name]
+
+    def fused(hidden, kernel, bias, weights):
+        return fused_linear(loss)(hidden, kernel, targets, bias=bias, weights=weights, chunk_size=chunk_size)
+
+    def dense(hidden, kernel, bias, weights):
+        return mean(loss(hidden @ kernel + bias, targets), weights=weights)
+
+    along = jax.tree.map(jnp.cos, ARGUMENTS)
+    every = tuple(range(4))
+    found, expected = (
+        jax.jit(
+            lambda *a, f=f: (
+                jax.value_and_grad(f, every)(*a),
+                jax.jvp(f, a, along),
+                jax.jvp(jax.grad(f, every), a, along),
+            )
+        )(*ARGUMENTS)
+        for f in (fused, dense)
+    )
+    close(found, expected)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4, None])
+@pytest.mark.parametrize("name", ["cross-entropy", "soft"])
+def test_without_a_reduction_any_cotangent_is_honoured(name, chunk_size):
+    loss, targets = LOSSES[name]
+    cotangent = jnp.arange(TOKENS) - 4.0
+
+    def fused(hidden, kernel, bias, weights):
+        given = dict(bias=bias, weights=weights, reduction=None, chunk_size=chunk_size)
+        return fused_linear(loss)(hidden, kernel, targets, **given)
+
+    def dense(hidden, kernel, bias, weights):
+        return weights * loss(hidden @ kernel + bias, targets)
+
+    for of in (
+        lambda f: jax.vjp(f, *ARGUMENTS)[1](cotangent),
+        lambda f: jax.jvp(f, ARGUMENTS, jax.tree.map(jnp.cos, ARGUMENTS)),
+        lambda f: jax.jacobian(f)(*ARGUMENTS),
+    ):
+        close(of(fused), of(dense))
+
+
+def test_derivatives_of_both_orders_in_both_modes():
+    with jax.enable_x64(True):
+        hidden, kernel = HIDDEN.astype(jnp.float64), KERNEL.astype(jnp.float64)
+        for reduction in ("mean", "sum", None):
+            f = partial(linear_softmax_cross_entropy, labels=LABELS, chunk_size=4, reduction=reduction)
+            check_grads(f, (hidden, kernel), order=2)
+            assert f(hidden, kernel).dtype == jnp.float64
+
+
+def test_sequences_transposed_kernels_and_the_empty_batch():
+    labels = LABELS[:12].reshape(3, 4)
+    expected = cross_entropy(HIDDEN[:12] @ KERNEL, LABELS[:12]).reshape(3, 4)
+    hidden = HIDDEN[:12].reshape(3, 4, UNITS)
+    close(linear_softmax_cross_entropy(hidden, KERNEL, labels, reduction=None, chunk_size=5), expected)
+    tied = partial(linear_softmax_cross_entropy, hidden, labels=labels, transpose_kernel=True, chunk_size=5)
+    close(tied(KERNEL.T), expected.mean())
+    plain = jax.grad(lambda kernel: linear_softmax_cross_entropy(hidden, kernel, labels, chunk_size=5))(KERNEL)
+    close(jax.grad(tied)(KERNEL.T), plain.T)
+    for reduction, value in (("mean", 0), ("sum", 0), (None, jnp.zeros((0, 2)))):
+        nothing = partial(linear_softmax_cross_entropy, jnp.zeros((0, 2, UNITS)), labels=jnp.zeros((0, 2), int))
+        np.testing.assert_array_equal(nothing(KERNEL, reduction=reduction), value)
+    assert (jax.grad(nothing)(KERNEL) == 0).all()
+
+
+@pytest.mark.parametrize("chunk_size", [3, 5, 13])
+def test_masked_tokens_poison_nothing_and_are_not_counted(chunk_size):
+    kept = jnp.arange(TOKENS) % 3 > 0
+    bad = jnp.where(kept[:, None], HIDDEN, jnp.nan)
+    labels = jnp.where(kept, LABELS, -100)
+    expected = jax.value_and_grad(lambda k: cross_entropy(HIDDEN[kept] @ k, LABELS[kept]).mean())(KERNEL)
+    by_where = partial(linear_softmax_cross_entropy, bad, labels=labels, where=kept, chunk_size=chunk_size)
+    close(jax.value_and_grad(by_where)(KERNEL), expected)
+    by_index = partial(linear_softmax_cross_entropy, bad, labels=labels, ignore_index=-100, chunk_size=chunk_size)
+    close(jax.value_and_grad(by_index)(KERNEL), expected)
+    by_weight = partial(fused_linear(cross_entropy), bad, weights=kept.astype(int), chunk_size=chunk_size)
+    close(jax.value_and_grad(lambda k: by_weight(k, labels))(KERNEL), expected)
+    of_hidden = jax.grad(lambda h: linear_softmax_cross_entropy(h, KERNEL, labels, where=kept, chunk_size=chunk_size))
+    assert (np.asarray(of_hidden(bad))[~kept] == 0).all()
+    none = jax.value_and_grad(lambda k: by_where(k, where=jnp.zeros(TOKENS, bool)))(KERNEL)
+    jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, 0), none)
+
+
+def test_it_composes_with_vmap_scan_remat_and_closures():
+    def loss(hidden, kernel, temperature):
+        by_class = jnp.linspace(1, 2, CLASSES) * temperature
+        bound = partial(cross_entropy, temperature=temperature, class_weights=by_class)
+        return fused_linear(bound)(hidden, kernel, LABELS, chunk_size=4)
+
+    def dense(hidden, kernel, temperature):
+        by_class = jnp.linspace(1, 2, CLASSES) * temperature
+        return cross_entropy(hidden @ kernel, LABELS, temperature=temperature, class_weights=by_class).mean()
+
+    def several(f):
+        """A gradient mapped over kernels, and one through a loop of rematerialised steps."""
+        kernels = jnp.stack([KERNEL, 2 * KERNEL])
+        mapped = jax.vmap(jax.grad(f, (0, 1, 2)), (None, 0, None))(HIDDEN, kernels, 1.5)
+        looped = jax.grad(
+            lambda kernel: jax.lax.scan(
+                jax.checkpoint(lambda total, scale: (total + f(scale * HIDDEN, kernel, 1.5), None)),
+                0.0,
+                jnp.arange(3.0),
+            )[0]
+        )(KERNEL)
+        return mapped, looped
+
+    close(jax.jit(partial(several, loss))(), jax.jit(partial(several, dense))())
+
+
+def products(f, *arguments):
+    """How many products a program has, with those of its inner ones."""
+    return str(jax.make_jaxpr(f)(*arguments)).count("dot_general")
+
+
+def test_what_is_frozen_costs_one_product_less():
+    loss = partial(linear_softmax_cross_entropy, labels=LABELS, chunk_size=4)
+    assert products(loss, HIDDEN, KERNEL) == 1
+    assert products(jax.grad(loss, (0, 1)), HIDDEN, KERNEL) == 3
+    assert products(jax.grad(loss), HIDDEN, KERNEL) == products(jax.grad(loss, 1), HIDDEN, KERNEL) == 2
+
+
+def test_no_array_holds_all_logits():
+    hidden, kernel, labels = jnp.zeros((512, 16)), jnp.zeros((16, 4096)), jnp.zeros(512, int)
+    full = 512 * 4096 * 4
+
+    def temporary(f):
+        return jax.jit(f).lower(hidden, kernel).compile().memory_analysis().temp_size_in_bytes
+
+    fused = partial(linear_softmax_cross_entropy, labels=labels, chunk_size=32)
+    each = partial(fused, reduction=None)
+    along = hidden, kernel
+    for f in (
+        fused,
+        jax.grad(fused, (0, 1)),
+        lambda *a: jax.jvp(jax.grad(fused, (0, 1)), a, along),
+        lambda *a: jax.vjp(each, *a)[1](jnp.ones(512)),
+    ):
+        assert temporary(f) < full / 4
+    assert temporary(jax.grad(lambda h, k: cross_entropy(h @ k, labels).mean(), (0, 1))) > full
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_adds_up_in_float32_and_is_no_worse_than_dense(dtype):
+    hidden, kernel = (4 * normal(6, 64, 32)).astype(dtype), normal(7, 32, 500).astype(dtype)
+    labels = jnp.arange(64)
+    exact = jax.value_and_grad(lambda h, k: cross_entropy(h @ k, labels).sum(), (0, 1))
+
+    def dense(h, k):
+        return cross_entropy(jnp.dot(h, k, preferred_element_type=jnp.float32), labels).sum()
+
+    fused = partial(linear_softmax_cross_entropy, labels=labels, reduction="sum", chunk_size=16)
+    value, gradients = jax.value_and_grad(fused, (0, 1))(hidden, kernel)
+    _, dense_gradients = jax.value_and_grad(dense, (0, 1))(hidden, kernel)
+    with jax.enable_x64(True):
+        true_value, true = exact(hidden.astype(jnp.float64), kernel.astype(jnp.float64))
+    assert value.dtype == jnp.float32
+    np.testing.assert_allclose(value, true_value, 1e-6)
+    for got, plain, correct in zip(gradients, dense_gradients, true, strict=True):
+        assert got.dtype == dtype
+        errors = [np.abs(np.asarray(g, np.float64) - np.asarray(correct)).max() for g in (got, plain)]
+        assert errors[0] <= 1.05 * errors[1]
+
+
+def test_auxiliary_says_of_each_token_what_full_logits_would():
+    logits = HIDDEN @ KERNEL
+    loss, found = linear_softmax_cross_entropy(HIDDEN, KERNEL, LABELS, chunk_size=4, auxiliary=True)
+    close(found.loss, cross_entropy(logits, LABELS))
+    close(loss, found.loss.mean())
+    close(found.log_normaliser, jax.nn.logsumexp(logits, -1))
+    np.testing.assert_array_equal(found.arg_max, logits.argmax(-1))
+    np.testing.assert_array_equal(found.correct, logits.argmax(-1) == LABELS)
+    p = jax.nn.softmax(logits)
+    close(found.entropy, -(p * jnp.log(p)).sum(-1))
+    soft = fused_linear(softmax_cross_entropy)(HIDDEN, KERNEL, SOFT, auxiliary=True)[1]
+    np.testing.assert_array_equal(soft.correct, logits.argmax(-1) == SOFT.argmax(-1))
+    frozen = jax.grad(lambda h: linear_softmax_cross_entropy(h, KERNEL, LABELS, auxiliary=True)[1].entropy.sum())
+    assert (frozen(HIDDEN) == 0).all()
+
+
+def test_distillation_holds_neither_set_of_logits_and_leaves_the_teacher_alone():
+    teacher_hidden, teacher_kernel = normal(8, TOKENS, 3), normal(9, 3, CLASSES)
+
+    def dense(hidden, kernel):
+        teacher = jax.nn.log_softmax(teacher_hidden @ teacher_kernel)
+        return (jnp.exp(teacher) * (teacher - jax.nn.log_softmax(hidden @ kernel))).sum(-1).mean()
+
+    fused = partial(linear_distillation, chunk_size=4)
+    close(
+        jax.value_and_grad(fused, (0, 1))(HIDDEN, KERNEL, teacher_hidden, teacher_kernel),
+        jax.value_and_grad(dense, (0, 1))(HIDDEN, KERNEL),
+    )
+    for gradient in jax.grad(fused, (2, 3))(HIDDEN, KERNEL, teacher_hidden, teacher_kernel):
+        assert (gradient == 0).all()
+    tied = fused(HIDDEN, KERNEL, teacher_hidden, teacher_kernel.T, transpose_teacher_kernel=True)
+    close(tied, fused(HIDDEN, KERNEL, teacher_hidden, teacher_kernel))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(kernel=KERNEL.T), r"kernel must be \[D, V\] for hidden \[..., D\], got \(11, 5\) for \(13, 5\)"),
+        (dict(transpose_kernel=True), r"kernel must be \[V, D\], since transpose_kernel is True,"),
+        (dict(labels=LABELS[:, None]), r"labels must have one label for each token, \(13,\), got \(13, 1\)"),
+        (dict(labels=LABELS.astype(float)), "labels must be an array of integer dtype"),
+        (dict(bias=BIAS[:3]), "bias must have one number for each class"),
+        (dict(where=jnp.ones(3, bool)), "where must have one entry for each token"),
+        (dict(weights=jnp.ones((13, 1))), "weights must have one weight for each token"),
+        (dict(reduction="none"), 'reduction must be "mean", "sum" or None, got \'none\''),
+        (dict(chunk_size=0), "chunk_size must be None or a Python int of at least 1, got 0"),
+        (dict(label_smoothing=2.0), "label_smoothing must be"),
+    ],
+)
+def test_bad_arguments_are_told_of_in_a_line(arguments, message):
+    good = dict(hidden=HIDDEN, kernel=KERNEL, labels=LABELS)
+    with pytest.raises(ValueError, match=message) as error:
+        linear_softmax_cross_entropy(**(good | arguments))
+    assert "\n" not in str(error.value)
+
+
+def test_a_loss_with_no_value_for_each_token_is_refused():
+    with pytest.raises(ValueError, match="loss must give a value for each of 13 tokens, got .* float32 \\(\\)"):
+        fused_linear(lambda logits, labels: cross_entropy(logits, labels).mean())(HIDDEN, KERNEL, LABELS)
