@@ -36,9 +36,9 @@ def sigmoid_binary_cross_entropy(
 
     Returns:
       The loss of each element in nats, float32 (float64 for float64 logits), of the shape of `logits`.
-      An infinite logit costs 0 if it is right for certain (labels 0 and 1, unsmoothed) and inf otherwise. NaN gives NaN
-      in the loss and in its gradient; but the gradient is exactly 0, whatever the element holds, where the cotangent
-      is 0.
+      An infinite logit costs 0 if it is right for certain (labels 0 and 1, unsmoothed), or if what would cost inf has
+      the weight `pos_weight` 0; and inf otherwise. NaN gives NaN in the loss and in its gradient; but the gradient is
+      exactly 0, whatever the element holds, where the cotangent is 0.
 
     Raises:
       ValueError: for an argument of the wrong dtype, shape or range.
@@ -146,7 +146,8 @@ def _(smoothing: float, primals: _Primals, tangents: tuple[jax.Array, ...]) -> t
     by_z = (1 - smoothing) * ((1 - y) * yes - y * no) + smoothing / 2 * (yes - no)
     by_y = -z
     if given_w is not None:
-        by_y = w * jnp.maximum(-z, 0) - jnp.maximum(z, 0) + (w - 1) * jnp.log1p(jnp.exp(-jnp.abs(z)))
+        by_y = jnp.where(w == 0, 0, w * jnp.maximum(-z, 0)) - jnp.maximum(z, 0)
+        by_y += (w - 1) * jnp.log1p(jnp.exp(-jnp.abs(z)))
     tangent = jnp.where(defined, by_z, 1) * tangents[0]
     tangent += jnp.where(defined, (1 - smoothing) * _finite(by_y), 1) * tangents[1]
     if given_w is not None:

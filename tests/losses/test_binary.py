@@ -202,6 +202,18 @@ def test_weighted_derivatives_of_order_2_in_all_arguments():
     check_grads(f, (z, y, jnp.array(WEIGHTS)), order=2, modes=["fwd", "rev"], eps=1e-2)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.5])
+def test_no_weight_on_an_infinite_cost_is_nothing(smoothing):
+    """The cost of a yes that was held impossible; of a no, at the other end, it is inf as ever."""
+    f = jax.jit(partial(loss, pos_weight=0.0, label_smoothing=smoothing))
+    z, y = jnp.array([-jnp.inf, -jnp.inf, 3.0]), jnp.array([1.0, 0.5, 1.0])
+    value, gradients = jax.value_and_grad(lambda *a: f(*a)[:2].sum(), (0, 1))(z, y)
+    assert value == 0
+    for gradient in gradients:
+        np.testing.assert_array_equal(gradient, np.zeros(3))
+    assert f(jnp.array(jnp.inf), jnp.array(0.5)) == jnp.inf
+
+
 def test_a_weight_that_is_nan_poisons_only_whom_it_counts_for():
     z, y, w = jnp.array([1.0, 2.0]), jnp.array([1.0, 1.0]), jnp.array([nan, 2.0])
     of_second = jax.jit(jax.grad(lambda z, y, w: loss(z, y, pos_weight=w)[1], (0, 1, 2)))(z, y, w)
