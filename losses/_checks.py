@@ -9,7 +9,10 @@ from jax.typing import ArrayLike
 
 
 def array_of(name: str, value: ArrayLike, *kinds: type[Any]) -> jax.Array:
-    """`value` as a jax array, if its dtype is of one of `kinds` (`jnp.floating`, `jnp.integer`, `jnp.bool_`)."""
+    """`value` as a jax array, if its dtype is of one of `kinds` (`jnp.floating`, `jnp.integer`, `jnp.bool_`).
+
+    Floats of 8 bits and less are refused: they hold a scale of their own apart, and JAX promotes them to nothing.
+    """
     expected = " or ".join(kind.__name__.rstrip("_") for kind in kinds)
     # One by one: a typing.Union asks for the type only, and a tracer is a jax.Array by instance, not by type.
     if not isinstance(value, get_args(ArrayLike)):
@@ -17,7 +20,22 @@ def array_of(name: str, value: ArrayLike, *kinds: type[Any]) -> jax.Array:
     array = jnp.asarray(value)
     if not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
         raise ValueError(f"{name} must be an array of {expected} dtype, got {array.dtype} of shape {array.shape}")
+    if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 2:
+        raise ValueError(f"{name} must be bfloat16, float16, float32 or float64, got {array.dtype}; convert it first")
     return array
+
+
+def computed(array: jax.Array) -> jax.Array:
+    """A float array in the dtype that it is computed in: float64 for float64, else float32."""
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def signed(labels: jax.Array) -> jax.Array:
+    """Integer labels, signed and wide enough for any number of classes.
+
+    An unsigned label too large for that turns negative: undefined, as it should be.
+    """
+    return labels.astype(jnp.int32 if labels.dtype.itemsize <= 4 else jnp.int64)
 
 
 def same_shape(name: str, array: jax.Array, shape: tuple[int, ...], meaning: str) -> None:

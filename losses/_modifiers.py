@@ -9,13 +9,6 @@ from jax.typing import ArrayLike
 from xent.losses import _checks
 
 
-def not_float8(name: str, array: jax.Array) -> jax.Array:
-    """`array`, unless its dtype is a float of 8 bits or less, which JAX promotes to nothing."""
-    if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 2:
-        raise ValueError(f"{name} must be bfloat16, float16, float32 or float64, got {array.dtype}; convert it first")
-    return array
-
-
 def class_weights_of(value: ArrayLike | None, x: jax.Array) -> jax.Array | None:
     """One weight for each class of the rows x [..., V], in their dtype."""
     if value is None:

@@ -54,7 +54,7 @@ def sigmoid_binary_cross_entropy(
       Bishop, Pattern Recognition and Machine Learning, 2006, equation 4.90; pos_weight: King and Zeng, Logistic
       Regression in Rare Events Data, 2001, section 4.2
     """
-    z = _elementwise.float_array("logits", logits)
+    z = _checks.computed(_checks.array_of("logits", logits, jnp.floating))
     y = _labels(labels, z, "logits")
     w = None if pos_weight is None else _elementwise.factor("pos_weight", pos_weight, z)
     return _cross_entropy(z, y, w, _checks.fraction("label_smoothing", label_smoothing))
@@ -99,7 +99,7 @@ def binary_cross_entropy(probabilities: ArrayLike, labels: ArrayLike) -> jax.Arr
     Source:
       Bishop, Pattern Recognition and Machine Learning, 2006, equation 4.90
     """
-    p = _elementwise.float_array("probabilities", probabilities)
+    p = _checks.computed(_checks.array_of("probabilities", probabilities, jnp.floating))
     return _of_probabilities(p, _labels(labels, p, "probabilities"))
 
 

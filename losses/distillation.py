@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from xent.losses import _checks, _elementwise, _rows
+from xent.losses import _checks, _rows
 from xent.losses._log_softmax import centred, pair
 from xent.losses._softmax import has_softmax, pairwise_sum
 
@@ -173,8 +173,8 @@ def _logits(
     student: ArrayLike, teacher: ArrayLike, axis: _rows.Axis, where: ArrayLike | None
 ) -> tuple[jax.Array, jax.Array, _rows.Selection, jax.Array]:
     """Student's and teacher's rows [..., V], harmless; what is selected; and NaN to add for undefined rows."""
-    z = _elementwise.float_array("student_logits", student)
-    u = _elementwise.float_array("teacher_logits", teacher)
+    z = _checks.array_of("student_logits", student, jnp.floating)
+    u = _checks.array_of("teacher_logits", teacher, jnp.floating)
     (z, u), selection = _rows.of({"student_logits": z, "teacher_logits": u}, axis, where)
     z, u = selection.fill(z, -jnp.inf), selection.fill(u, -jnp.inf)
     defined = has_softmax(z) & has_softmax(u)

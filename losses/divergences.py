@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
-from xent.losses import _elementwise, _information, _rows
+from xent.losses import _checks, _information, _rows
 from xent.losses._floats import huge, largest, nan_if_used
 from xent.losses._softmax import pairwise_sum
 
@@ -55,8 +55,8 @@ def kl_divergence(
     Source:
       Kullback and Leibler, On Information and Sufficiency, 1951, section 2, https://www.jstor.org/stable/2236703
     """
-    predicted = _elementwise.float_array("log_predictions", log_predictions)
-    target = _elementwise.float_array("targets", targets)
+    predicted = _checks.array_of("log_predictions", log_predictions, jnp.floating)
+    target = _checks.array_of("targets", targets, jnp.floating)
     (log_q, t), selection = _rows.of({"log_predictions": predicted, "targets": target}, axis, where)
     log_q, t = selection.fill(log_q, 0), selection.fill(t, 0)
 
@@ -103,8 +103,8 @@ def kl_divergence_with_log_targets(
     Source:
       Kullback and Leibler, On Information and Sufficiency, 1951, section 2, https://www.jstor.org/stable/2236703
     """
-    predicted = _elementwise.float_array("log_predictions", log_predictions)
-    target = _elementwise.float_array("log_targets", log_targets)
+    predicted = _checks.array_of("log_predictions", log_predictions, jnp.floating)
+    target = _checks.array_of("log_targets", log_targets, jnp.floating)
     (log_q, log_t), selection = _rows.of({"log_predictions": predicted, "log_targets": target}, axis, where)
     log_q, log_t = selection.fill(log_q, 0), selection.fill(log_t, -jnp.inf)
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from xent.losses import _checks, _cross_entropy, _elementwise, _modifiers, _rows, _softmax
+from xent.losses import _checks, _cross_entropy, _modifiers, _rows, _softmax
 from xent.losses._log_softmax import softmax
 from xent.losses._softmax import pairwise_sum
 
@@ -57,13 +57,12 @@ def softmax_focal_loss(
       Lin et al., Focal Loss for Dense Object Detection, 2017, equations 4 and 5, https://arxiv.org/abs/1708.02002; its
       form for many classes is that of `1 - p_y` there, with the softmax for the sigmoid
     """
-    x = _elementwise.float_array("logits", logits)
+    x = _checks.array_of("logits", logits, jnp.floating)
     y = _checks.array_of("labels", labels, jnp.integer)
     exponent = _at_least_zero("gamma", gamma)
     (x,), selection = _rows.of({"logits": x}, axis, where)
     _checks.same_shape("labels", y, selection.batch, f"the shape of logits {jnp.shape(logits)} without axis {axis}")
-    # Signed and wide enough for the number of classes; an unsigned label too large for it turns negative: undefined.
-    y = y.astype(jnp.int32 if y.dtype.itemsize <= 4 else jnp.int64)
+    y = _checks.signed(y)
     x = selection.fill(x, -jnp.inf)
 
     defined = _softmax.has_softmax(x) & (y >= 0) & (y < x.shape[-1])
@@ -122,8 +121,8 @@ def poly_loss_cross_entropy(
       Leng et al., PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions, 2022
       (Poly-1), https://arxiv.org/abs/2204.12511
     """
-    x = _elementwise.float_array("logits", logits)
-    t = _elementwise.float_array("labels", labels)
+    x = _checks.array_of("logits", logits, jnp.floating)
+    t = _checks.array_of("labels", labels, jnp.floating)
     weight = _checks.array_of("epsilon", epsilon, jnp.floating, jnp.integer)
     _checks.same_shape("epsilon", weight, (), "the shape of a scalar")
     (x, t), selection = _rows.of({"logits": x, "labels": t}, axis, where)

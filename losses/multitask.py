@@ -115,7 +115,7 @@ def _stacked(argument: str, tree: Scalars) -> tuple[list[str], jax.Array]:
     leaves = _leaves(argument, tree, jnp.floating)
     if not leaves:
         raise ValueError(f"{argument} must name at least one task, got {tree!r}")
-    return list(leaves), jnp.stack([x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in leaves.values()])
+    return list(leaves), jnp.stack([_checks.computed(x) for x in leaves.values()])
 
 
 def _aligned(argument: str, tree: Scalars, names: list[str], dtype: jnp.dtype, *kinds: type[Any]) -> jax.Array:

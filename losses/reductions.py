@@ -100,8 +100,7 @@ class _Entries(NamedTuple):
 
 
 def _entries(loss: ArrayLike, where: ArrayLike | None, weights: ArrayLike | None) -> _Entries:
-    terms = _checks.array_of("loss", loss, jnp.floating)
-    terms = terms.astype(jnp.promote_types(terms.dtype, jnp.float32))
+    terms = _checks.computed(_checks.array_of("loss", loss, jnp.floating))
     selected = jnp.ones(terms.shape, bool)
     if where is not None:
         selected = _checks.array_of("where", where, jnp.bool_)

@@ -230,7 +230,6 @@ def test_a_weight_that_is_nan_poisons_only_whom_it_counts_for():
         (dict(pos_weight=np.ones((3, 1))), r"pos_weight must be a number or have .*, \(3,\), got \(3, 1\); it is not"),
         (dict(pos_weight=np.ones(2)), r"pos_weight must be .*, \(3,\), got \(2,\)"),
         (dict(pos_weight="x"), "pos_weight must be an array of floating or integer dtype, got str"),
-        (dict(logits=jnp.zeros(3, jnp.float8_e4m3fn)), "logits must be of 16, 32 or 64 bits, got float8_e4m3fn"),
     ],
 )
 def test_weights_and_logits_that_do_not_fit(arguments, message):
