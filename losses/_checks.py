@@ -1,6 +1,7 @@
 """What an argument must be before any arithmetic: kind, dtype and shape. Values in arrays are never looked at."""
 
 import math
+from collections.abc import Callable
 from typing import Any, get_args
 
 import jax
@@ -45,9 +46,33 @@ def same_shape(name: str, array: jax.Array, shape: tuple[int, ...], meaning: str
 
 
 def fraction(name: str, value: float) -> float:
-    """`value`, if it is a Python number in [0, 1]; a number, because at 0 the work it asks for is not done at all."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise ValueError(f"{name} must be a Python float in [0, 1], got {shown(value)}")
+    """A number in [0, 1], as for whatever a number is asked for: at 0 the work it asks for is not done at all."""
+    return _number(name, value, "Python float in [0, 1]", lambda v: 0 <= v <= 1)
+
+
+def share(name: str, value: float) -> float:
+    """A part of a mixture of two."""
+    return _number(name, value, "Python float above 0 and below 1", lambda v: 0 < v < 1)
+
+
+def non_negative(name: str, value: float) -> float:
+    """A weight or an exponent."""
+    return _number(name, value, "finite Python float of at least 0", lambda v: 0 <= v < math.inf)
+
+
+def positive(name: str, value: float) -> float:
+    """A scale."""
+    return _number(name, value, "finite Python float above 0", lambda v: 0 < v < math.inf)
+
+
+def exact_temperature(name: str, value: float) -> float:
+    """A scale whose inverse can be split in two floats without overflow."""
+    return _number(name, value, "Python float from 1e-9 to 1e9", lambda v: 1e-9 <= v <= 1e9)
+
+
+def _number(name: str, value: float, rule: str, holds: Callable[[float], bool]) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not holds(value):
+        raise ValueError(f"{name} must be a {rule}, got {shown(value)}")
     return float(value)
 
 

@@ -78,7 +78,7 @@ def softmax_cross_entropy_with_integer_labels(
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     weights = _modifiers.class_weights_of(class_weights, x)
     ignored = _modifiers.index_or_none("ignore_index", ignore_index)
-    z_weight = _modifiers.non_negative("z_loss", z_loss)
+    z_weight = _checks.non_negative("z_loss", z_loss)
 
     kept = None if ignored is None else _differs(y, ignored)
     y = _checks.signed(y)
@@ -165,7 +165,7 @@ def softmax_cross_entropy(
     (x, target), selection = _rows.of({"logits": z, "labels": t}, axis, where)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     weights = _modifiers.class_weights_of(class_weights, x)
-    z_weight = _modifiers.non_negative("z_loss", z_loss)
+    z_weight = _checks.non_negative("z_loss", z_loss)
 
     x = selection.fill(_modifiers.scaled(x, logit_soft_cap, temperature), -jnp.inf)
     target = selection.fill(target, 0)

@@ -59,7 +59,7 @@ def softmax_focal_loss(
     """
     x = _checks.array_of("logits", logits, jnp.floating)
     y = _checks.array_of("labels", labels, jnp.integer)
-    exponent = _at_least_zero("gamma", gamma)
+    exponent = _checks.non_negative("gamma", gamma)
     (x,), selection = _rows.of({"logits": x}, axis, where)
     _checks.same_shape("labels", y, selection.batch, f"the shape of logits {jnp.shape(logits)} without axis {axis}")
     y = _checks.signed(y)
@@ -208,9 +208,3 @@ def _(primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]) -> tuple[
     by_t = epsilon * of.not_p - of.log_p
     tangent = jnp.sum(by_x * dx, -1) + jnp.sum(by_t * dt, -1) + jnp.sum(wrong, -1) * depsilon
     return _poly(*primals), tangent
-
-
-def _at_least_zero(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be a finite Python float that is at least 0, got {_checks.shown(value)}")
-    return float(value)

@@ -95,7 +95,7 @@ def uncertainty_weighted_multitask_loss(
     factors = jnp.ones_like(terms)
     if weights is not None:
         factors = _aligned("weights", weights, names, terms.dtype, jnp.floating, jnp.integer)
-    return reductions.sum(reductions.weighted(exp(-s), terms) + s / 2, weights=factors)
+    return reductions.sum(reductions.weighted_or_dropped(exp(-s), terms) + s / 2, weights=factors)
 
 
 def _leaves(argument: str, tree: Scalars, *kinds: type[Any]) -> dict[str, jax.Array]:

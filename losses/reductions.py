@@ -111,7 +111,7 @@ def _entries(loss: ArrayLike, where: ArrayLike | None, weights: ArrayLike | None
     factors = _checks.array_of("weights", weights, jnp.floating, jnp.integer)
     _checks.same_shape("weights", factors, terms.shape, "the shape of loss")
     factors = jnp.where(selected, factors.astype(terms.dtype), 0)
-    return _Entries(weighted(factors, terms), factors)
+    return _Entries(weighted_or_dropped(factors, terms), factors)
 
 
 def _total(entries: jax.Array, axis_name: AxisName | None) -> jax.Array:
@@ -122,7 +122,7 @@ def _total(entries: jax.Array, axis_name: AxisName | None) -> jax.Array:
 
 
 @jax.custom_jvp
-def weighted(weights: jax.Array, terms: jax.Array) -> jax.Array:
+def weighted_or_dropped(weights: jax.Array, terms: jax.Array) -> jax.Array:
     """`weights * terms`, but 0 where the weight is 0 and the term is NaN or infinite: that entry is taken out.
 
     A finite term stays under a weight of 0, for the derivative with respect to its weight.
@@ -130,14 +130,14 @@ def weighted(weights: jax.Array, terms: jax.Array) -> jax.Array:
     return jnp.where((weights == 0) & ~jnp.isfinite(terms), 0, weights * terms)
 
 
-@weighted.defjvp
+@weighted_or_dropped.defjvp
 def _(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
     weights, terms = primals
     counted = (weights != 0) | jnp.isfinite(terms)
     # Neither factor may be NaN or infinite: a zero cotangent gives zero.
     by_terms = nan_if_used(tangents[1] * jnp.where(jnp.isfinite(weights), weights, 1), jnp.isfinite(weights))
     by_weights = nan_if_used(tangents[0] * jnp.where(jnp.isfinite(terms), terms, 1), jnp.isfinite(terms))
-    return weighted(weights, terms), jnp.where(counted, by_terms + by_weights, 0)
+    return weighted_or_dropped(weights, terms), jnp.where(counted, by_terms + by_weights, 0)
 
 
 @jax.custom_jvp

@@ -9,7 +9,6 @@ from jax.typing import ArrayLike
 from xent.losses import _checks, _rows
 from xent.losses._log_softmax import parts, softmax
 from xent.losses._softmax import has_softmax, pairwise_sum
-from xent.losses.distillation import _positive
 
 
 def distillation_top_k(
@@ -66,7 +65,7 @@ def distillation_top_k(
       the student: Anshumann et al., Sparse Logit Sampling, 2025, https://arxiv.org/abs/2503.16870; spread evenly:
       Szegedy et al., 2016, section 7, https://arxiv.org/abs/1512.00567
     """
-    scale = _positive("temperature", temperature)
+    scale = _checks.exact_temperature("temperature", temperature)
     if tail not in ("bucket", "spread"):
         raise ValueError(f"tail must be 'bucket' or 'spread', got {_checks.shown(tail)}")
     z = _checks.array_of("student_logits", student_logits, jnp.floating)
