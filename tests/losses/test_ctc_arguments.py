@@ -1,6 +1,5 @@
 """What ctc_loss says of arguments that do not fit."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 

@@ -319,7 +319,11 @@ GOOD = dict(logits=np.zeros((2, 3)), labels=np.zeros(2, int))
         (softmax_focal_loss, dict(labels=np.zeros((2, 1), int)), r"labels must have .*, \(2,\), got \(2, 1\)"),
         (softmax_focal_loss, dict(class_weights=np.ones(2)), r"class_weights must have .*, \(3,\), got \(2,\)"),
         (softmax_focal_loss, dict(class_weights=2.0), r"class_weights must have .*, \(3,\), got \(\)"),
-        (softmax_focal_loss, dict(where=np.ones((2, 1), bool)), r"where must have the shape \(2, 3\), .*, or \(2,\), .*, got \(2, 1\); it is not"),
+        (
+            softmax_focal_loss,
+            dict(where=np.ones((2, 1), bool)),
+            r"where must have the shape \(2, 3\), .*, or \(2,\), .*, got \(2, 1\); it is not",
+        ),
         (softmax_focal_loss, dict(logits=np.zeros((2, 0))), "logits must hold between 1 and .* classes, got 0"),
         (poly_loss_cross_entropy, dict(), "labels must be an array of floating dtype, got int"),
         (poly_loss_cross_entropy, dict(labels=np.zeros((2, 1))), r"labels must have .*, \(2, 3\), got \(2, 1\)"),
