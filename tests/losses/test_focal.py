@@ -89,6 +89,17 @@ def test_focal_over_1000_classes(oracle):
         assert oracle.ulps(gradient, true, 1000 * oracle.TINY) <= 16
 
 
+def test_float64_is_computed_in_float64():
+    """A gamma that no float32 is, too."""
+    x, y, gamma = [0.3, -1.2, 3.0], 0, 2.1
+    with jax.enable_x64(True):
+        value, gradient = jax.value_and_grad(partial(softmax_focal_loss, gamma=gamma))(np.array(x), y)
+    assert value.dtype == gradient.dtype == np.float64
+    true_value, true_gradient = focal(x, y, gamma)
+    np.testing.assert_allclose(value, true_value, 4e-15)
+    np.testing.assert_allclose(gradient, true_gradient, 4e-15)
+
+
 logit_rows = st.lists(st.floats(-30, 30, width=32), min_size=5, max_size=5).map(partial(np.array, dtype=np.float32))
 of_gammas = {g: jax.jit(jax.value_and_grad(partial(softmax_focal_loss, gamma=g))) for g in (0, 0.25, 1.0, 3)}
 
