@@ -9,14 +9,6 @@ from jax.typing import ArrayLike
 from xent.losses import _checks
 
 
-def float_array(name: str, value: ArrayLike) -> jax.Array:
-    """`value` as an array of the dtype that it is computed in: float64 for float64, else float32."""
-    array = _checks.array_of(name, value, jnp.floating)
-    if array.dtype.itemsize < 2:
-        raise ValueError(f"{name} must be of 16, 32 or 64 bits, got {array.dtype}; scale it back and convert it first")
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
-
-
 def factor(name: str, value: ArrayLike, elements: jax.Array, highest: float = math.inf) -> jax.Array:
     """One number, or one for each entry of the last axis, spread over `elements`. Not negative, if a Python number."""
     if isinstance(value, (int, float)):

@@ -70,7 +70,7 @@ def _cross(p: jax.Array, q: jax.Array) -> jax.Array:
 
 
 def _cross_slopes(p: jax.Array, q: jax.Array) -> Arrays:
-    by_p = jnp.where(q > 0, _log(_or_one(q, q > 0)), math.log(jnp.finfo(q.dtype).tiny))
+    by_p = jnp.where(q > 0, log(_or_one(q, q > 0)), math.log(jnp.finfo(q.dtype).tiny))
     by_q = jnp.where(q > 0, _quotient(p, _or_one(q, q > 0)), jnp.where(p > 0, 1, 0))
     return -by_p, -by_q
 
@@ -130,13 +130,13 @@ def _(primals: Arrays, tangents: Arrays) -> Arrays:
 
 
 @jax.custom_jvp
-def _log(q: jax.Array) -> jax.Array:
+def log(q: jax.Array) -> jax.Array:
     return jnp.log(q)
 
 
-@_log.defjvp
+@log.defjvp
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> Arrays:
-    return _log(*primals), _quotient(tangents[0], primals[0])
+    return log(*primals), _quotient(tangents[0], primals[0])
 
 
 @jax.custom_jvp

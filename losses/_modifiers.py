@@ -1,19 +1,10 @@
 """What the modifiers of a softmax loss ask for: their checks, and what soft cap and temperature make of logits."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from xent.losses import _checks
-
-
-def not_float8(name: str, array: jax.Array) -> jax.Array:
-    """`array`, unless its dtype is a float of 8 bits or less, which JAX promotes to nothing."""
-    if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 2:
-        raise ValueError(f"{name} must be bfloat16, float16, float32 or float64, got {array.dtype}; convert it first")
-    return array
 
 
 def class_weights_of(value: ArrayLike | None, x: jax.Array) -> jax.Array | None:
@@ -25,20 +16,6 @@ def class_weights_of(value: ArrayLike | None, x: jax.Array) -> jax.Array | None:
     return weights.astype(x.dtype)
 
 
-def non_negative(name: str, value: float) -> float:
-    """`value`, if it is a finite Python number of at least 0; at 0 the work it asks for is not done at all."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a finite Python float of at least 0, got {_checks.shown(value)}")
-    return float(value)
-
-
-def positive(name: str, value: float) -> float:
-    """`value`, if it is a finite Python number above 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a finite Python float above 0, got {_checks.shown(value)}")
-    return float(value)
-
-
 def index_or_none(name: str, value: int | None) -> int | None:
     """`value`, if it is a Python int that a label can be, or None."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not -(2**31) <= value < 2**31):
@@ -48,11 +25,11 @@ def index_or_none(name: str, value: int | None) -> int | None:
 
 def scaled(x: jax.Array, logit_soft_cap: float | None, temperature: ArrayLike) -> jax.Array:
     """Soft cap, then temperature. What is not finite stays as it is, and no derivative sees it: it poisons nothing."""
-    cap = None if logit_soft_cap is None else positive("logit_soft_cap", logit_soft_cap)
+    cap = None if logit_soft_cap is None else _checks.positive("logit_soft_cap", logit_soft_cap)
     if isinstance(temperature, (bool, int, float)):
-        if cap is None and positive("temperature", temperature) == 1:
+        if cap is None and _checks.positive("temperature", temperature) == 1:
             return x
-        temperature = positive("temperature", temperature)
+        temperature = _checks.positive("temperature", temperature)
     divisor = _checks.array_of("temperature", temperature, jnp.floating).astype(x.dtype)
     _checks.same_shape("temperature", divisor, (), "the shape of a scalar")
     finite = jnp.isfinite(x)

@@ -47,7 +47,11 @@ def of(arrays: Mapping[str, jax.Array], axis: Axis, where: ArrayLike | None) -> 
     selected = _checks.array_of("where", where, jnp.bool_)
     if selected.shape == batch:
         return rows, Selection(axes, batch, None, selected)
-    _checks.same_shape("where", selected, shape, f"the shape of {first} (or that without axis {axis})")
+    if selected.shape != shape:
+        raise ValueError(
+            f"where must have the shape {shape}, to select classes, or {batch}, to select examples, "
+            f"got {selected.shape}; it is not broadcast"
+        )
     selected = _softmax.classes_last(selected, axes)
     return rows, Selection(axes, batch, selected, selected.any(-1))
 

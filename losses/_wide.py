@@ -57,13 +57,13 @@ def product(a: Wide, b: Wide) -> Wide:
 def normal(fraction: jax.Array, exponent: jax.Array) -> Wide:
     """With a fraction in [1, 2), or 0 and the least exponent."""
     least = -largest(fraction.dtype)
-    shift = _exponent(fraction)
+    shift = exponent_of(fraction)
     exponent = jnp.where(fraction > 0, jnp.maximum(exponent + shift, least), least)
     return Wide(fraction * power_of_two(-shift), exponent)
 
 
-def _exponent(fraction: jax.Array) -> jax.Array:
-    """floor(log2), of a normal float: read from its bits."""
+def exponent_of(fraction: jax.Array) -> jax.Array:
+    """floor(log2), of a positive normal float: read from its bits. Of 0, one less than of the smallest of them."""
     info = jnp.finfo(fraction.dtype)
     bits = lax.bitcast_convert_type(lax.stop_gradient(fraction), jnp.dtype(f"int{info.bits}"))
     return ((bits >> info.nmant) + (info.minexp - 1)).astype(fraction.dtype)

@@ -36,9 +36,9 @@ def sigmoid_binary_cross_entropy(
 
     Returns:
       The loss of each element in nats, float32 (float64 for float64 logits), of the shape of `logits`.
-      An infinite logit costs 0 if it is right for certain (labels 0 and 1, unsmoothed) and inf otherwise. NaN gives NaN
-      in the loss and in its gradient; but the gradient is exactly 0, whatever the element holds, where the cotangent
-      is 0.
+      An infinite logit costs 0 if it is right for certain (labels 0 and 1, unsmoothed), or if what would cost inf has
+      the weight `pos_weight` 0; and inf otherwise. NaN gives NaN in the loss and in its gradient; but the gradient is
+      exactly 0, whatever the element holds, where the cotangent is 0.
 
     Raises:
       ValueError: for an argument of the wrong dtype, shape or range.
@@ -54,7 +54,7 @@ def sigmoid_binary_cross_entropy(
       Bishop, Pattern Recognition and Machine Learning, 2006, equation 4.90; pos_weight: King and Zeng, Logistic
       Regression in Rare Events Data, 2001, section 4.2
     """
-    z = _elementwise.float_array("logits", logits)
+    z = _checks.computed(_checks.array_of("logits", logits, jnp.floating))
     y = _labels(labels, z, "logits")
     w = None if pos_weight is None else _elementwise.factor("pos_weight", pos_weight, z)
     return _cross_entropy(z, y, w, _checks.fraction("label_smoothing", label_smoothing))
@@ -99,7 +99,7 @@ def binary_cross_entropy(probabilities: ArrayLike, labels: ArrayLike) -> jax.Arr
     Source:
       Bishop, Pattern Recognition and Machine Learning, 2006, equation 4.90
     """
-    p = _elementwise.float_array("probabilities", probabilities)
+    p = _checks.computed(_checks.array_of("probabilities", probabilities, jnp.floating))
     return _of_probabilities(p, _labels(labels, p, "probabilities"))
 
 
@@ -146,7 +146,8 @@ def _(smoothing: float, primals: _Primals, tangents: tuple[jax.Array, ...]) -> t
     by_z = (1 - smoothing) * ((1 - y) * yes - y * no) + smoothing / 2 * (yes - no)
     by_y = -z
     if given_w is not None:
-        by_y = w * jnp.maximum(-z, 0) - jnp.maximum(z, 0) + (w - 1) * jnp.log1p(jnp.exp(-jnp.abs(z)))
+        by_y = jnp.where(w == 0, 0, w * jnp.maximum(-z, 0)) - jnp.maximum(z, 0)
+        by_y += (w - 1) * jnp.log1p(jnp.exp(-jnp.abs(z)))
     tangent = jnp.where(defined, by_z, 1) * tangents[0]
     tangent += jnp.where(defined, (1 - smoothing) * _finite(by_y), 1) * tangents[1]
     if given_w is not None:

@@ -54,7 +54,7 @@ def sigmoid_focal_loss(
     Source:
       Lin et al., Focal Loss for Dense Object Detection, 2017, equation 5, https://arxiv.org/abs/1708.02002
     """
-    z = _elementwise.float_array("logits", logits)
+    z = _checks.computed(_checks.array_of("logits", logits, jnp.floating))
     y = _checks.array_of("labels", labels, jnp.floating, jnp.integer, jnp.bool_)
     _checks.same_shape("labels", y, z.shape, "the shape of logits")
     a = None if alpha is None else _elementwise.factor("alpha", alpha, z, 1)

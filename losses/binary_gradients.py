@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from xent.losses import _checks, _elementwise
+from xent.losses import _checks
 from xent.losses._elementwise import sigmoid
 from xent.losses._floats import nan_if_used
 from xent.losses._gauss_newton import Params, between_jacobians
@@ -73,7 +73,7 @@ def sigmoid_binary_cross_entropy_hessian_vector_product(
       Bishop, Pattern Recognition and Machine Learning, 2006, equations 4.97 and 4.98
     """
     z, _, defined = _elements(logits, labels)
-    v = _elementwise.float_array("vector", vector).astype(z.dtype)
+    v = _checks.computed(_checks.array_of("vector", vector, jnp.floating)).astype(z.dtype)
     _checks.same_shape("vector", v, z.shape, "the shape of logits")
     return _as_given(sigmoid(z) * sigmoid(-z) * v, defined, logits)
 
@@ -153,7 +153,7 @@ def sigmoid_binary_cross_entropy_fisher_diagonal(logits: ArrayLike) -> jax.Array
 
 def _elements(logits: ArrayLike, labels: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Logits and labels of one float dtype, harmless where they are not defined; and where they are."""
-    z = _elementwise.float_array("logits", logits)
+    z = _checks.computed(_checks.array_of("logits", logits, jnp.floating))
     y = _checks.array_of("labels", labels, jnp.floating, jnp.integer, jnp.bool_).astype(z.dtype)
     _checks.same_shape("labels", y, z.shape, "the shape of logits")
     defined = ~jnp.isnan(z) & jnp.isfinite(y)

@@ -70,7 +70,7 @@ def softmax_cross_entropy_with_integer_labels(
       Chowdhery et al., PaLM, 2022, section 5, https://arxiv.org/abs/2204.02311; soft cap: Gemma Team, Gemma 2, 2024,
       section 2, https://arxiv.org/abs/2408.00118
     """
-    z = _modifiers.not_float8("logits", _checks.array_of("logits", logits, jnp.floating))
+    z = _checks.array_of("logits", logits, jnp.floating)
     y = _checks.array_of("labels", labels, jnp.integer)
     axes = _checks.axes_of("axis", axis, z.shape)
     (x,), selection = _rows.of({"logits": z}, axes, where)
@@ -78,11 +78,10 @@ def softmax_cross_entropy_with_integer_labels(
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     weights = _modifiers.class_weights_of(class_weights, x)
     ignored = _modifiers.index_or_none("ignore_index", ignore_index)
-    z_weight = _modifiers.non_negative("z_loss", z_loss)
+    z_weight = _checks.non_negative("z_loss", z_loss)
 
     kept = None if ignored is None else _differs(y, ignored)
-    # Signed and wide enough for the number of classes; an unsigned label too large for it turns negative: undefined.
-    y = y.astype(jnp.int32 if y.dtype.itemsize <= 4 else jnp.int64)
+    y = _checks.signed(y)
     x = selection.fill(_modifiers.scaled(x, logit_soft_cap, temperature), -jnp.inf)
     if smoothing > 0:
         index = lax.broadcasted_iota(x.dtype, x.shape, x.ndim - 1)
@@ -161,12 +160,12 @@ def softmax_cross_entropy(
       Bishop, Pattern Recognition and Machine Learning, 2006, equation 4.108; the modifiers: as in
       `softmax_cross_entropy_with_integer_labels`.
     """
-    z = _modifiers.not_float8("logits", _checks.array_of("logits", logits, jnp.floating))
-    t = _modifiers.not_float8("labels", _checks.array_of("labels", labels, jnp.floating, jnp.integer, jnp.bool_))
+    z = _checks.array_of("logits", logits, jnp.floating)
+    t = _checks.array_of("labels", labels, jnp.floating, jnp.integer, jnp.bool_)
     (x, target), selection = _rows.of({"logits": z, "labels": t}, axis, where)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     weights = _modifiers.class_weights_of(class_weights, x)
-    z_weight = _modifiers.non_negative("z_loss", z_loss)
+    z_weight = _checks.non_negative("z_loss", z_loss)
 
     x = selection.fill(_modifiers.scaled(x, logit_soft_cap, temperature), -jnp.inf)
     target = selection.fill(target, 0)

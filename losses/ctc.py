@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from xent.losses import _checks, _elementwise, _softmax, _wide
+from xent.losses import _checks, _softmax, _wide
 from xent.losses._floats import largest, nan_if_used
 from xent.losses._wide import Wide
 
@@ -70,7 +70,7 @@ def ctc_loss(
     Source:
       Graves et al., Connectionist Temporal Classification, 2006, equation 3 and section 4.1
     """
-    x = _elementwise.float_array("logits", logits)
+    x = _checks.computed(_checks.array_of("logits", logits, jnp.floating))
     y = _checks.array_of("labels", labels, jnp.integer)
     _check_shapes(x, y, blank_id)
     frame_is_padding = _paddings("logit_paddings", logit_paddings, x.shape[:-1], "the shape of logits without classes")
@@ -108,8 +108,7 @@ def _losses(
     zero_infinity: bool,
 ) -> jax.Array:
     """Of x [B, T, K] and y [B, N]."""
-    # Signed and wide enough for the number of classes; an unsigned label too large for it turns negative: undefined.
-    y = y.astype(jnp.int32 if y.dtype.itemsize <= 4 else jnp.int64)
+    y = _checks.signed(y)
     length = jnp.sum(~label_is_padding, -1)
     # Labels first, in their order; then padding, as a class that no alignment reaches.
     y = jnp.take_along_axis(y, jnp.argsort(label_is_padding, -1, stable=True), -1)

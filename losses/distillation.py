@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from xent.losses import _checks, _elementwise, _rows
+from xent.losses import _checks, _rows
 from xent.losses._log_softmax import centred, pair
 from xent.losses._softmax import has_softmax, pairwise_sum
 
@@ -61,7 +61,7 @@ def distillation_kl_divergence(
       Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015, section 2,
       https://arxiv.org/abs/1503.02531; reverse: Gu et al., MiniLLM, 2023, https://arxiv.org/abs/2306.08543
     """
-    scale = _positive("temperature", temperature)
+    scale = _checks.exact_temperature("temperature", temperature)
     z, u, selection, poison = _logits(student_logits, teacher_logits, axis, where)
     impossible = (z == -jnp.inf) & (u > -jnp.inf)
     losses = scale**2 * _kl(u, z, scale) + _rows.infinite_where(impossible, z.dtype)
@@ -115,7 +115,7 @@ def distillation_jensen_shannon_divergence(
     Source:
       Agarwal et al., On-Policy Distillation of Language Models, 2024, section 2, https://arxiv.org/abs/2306.13649
     """
-    share, scale = _between("beta", beta), _positive("temperature", temperature)
+    share, scale = _checks.share("beta", beta), _checks.exact_temperature("temperature", temperature)
     z, u, selection, poison = _logits(student_logits, teacher_logits, axis, where)
     return selection.losses(_jensen_shannon(u, z, share, scale) + poison)
 
@@ -162,7 +162,7 @@ def distillation_total_variation(
       Wen et al., f-Divergence Minimization for Sequence-Level Knowledge Distillation, 2023,
       https://arxiv.org/abs/2307.15190
     """
-    scale = _positive("temperature", temperature)
+    scale = _checks.exact_temperature("temperature", temperature)
     z, u, selection, poison = _logits(student_logits, teacher_logits, axis, where)
     gap = pair(u, z, scale).gap
     # Not abs, whose derivative at 0 JAX takes to be 1.
@@ -173,8 +173,8 @@ def _logits(
     student: ArrayLike, teacher: ArrayLike, axis: _rows.Axis, where: ArrayLike | None
 ) -> tuple[jax.Array, jax.Array, _rows.Selection, jax.Array]:
     """Student's and teacher's rows [..., V], harmless; what is selected; and NaN to add for undefined rows."""
-    z = _elementwise.float_array("student_logits", student)
-    u = _elementwise.float_array("teacher_logits", teacher)
+    z = _checks.array_of("student_logits", student, jnp.floating)
+    u = _checks.array_of("teacher_logits", teacher, jnp.floating)
     (z, u), selection = _rows.of({"student_logits": z, "teacher_logits": u}, axis, where)
     z, u = selection.fill(z, -jnp.inf), selection.fill(u, -jnp.inf)
     defined = has_softmax(z) & has_softmax(u)
@@ -265,15 +265,3 @@ def _(
     by_z = (1 - share) * of.p * centred(z, of_p, temperature)
     tangent = jnp.sum(by_u * tangents[0], -1) + jnp.sum(by_z * tangents[1], -1)
     return _jensen_shannon(u, z, share, temperature), tangent / temperature
-
-
-def _positive(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1e-9 <= value <= 1e9:
-        raise ValueError(f"{name} must be a Python float from 1e-9 to 1e9, got {_checks.shown(value)}")
-    return float(value)
-
-
-def _between(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
-        raise ValueError(f"{name} must be a Python float above 0 and below 1, got {_checks.shown(value)}")
-    return float(value)

@@ -211,8 +211,7 @@ def log_likelihood(
     unit = _log_of("base", base)
     (x,), batch = _distributions(axis, q=q)
     _checks.same_shape("labels", y, batch, f"the shape of q without axis {axis}")
-    # Signed and wide enough for the number of classes; an unsigned label too large for it turns negative: undefined.
-    y = y.astype(jnp.int32 if y.dtype.itemsize <= 4 else jnp.int64)
+    y = _checks.signed(y)
     defined = (y >= 0) & (y < x.shape[-1])
     of_label = jnp.take_along_axis(x, y[..., None], -1, mode="clip")
     certain = jnp.where(defined[..., None], 1, jnp.nan).astype(x.dtype)

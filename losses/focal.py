@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
-from xent.losses import _checks, _cross_entropy, _elementwise, _modifiers, _rows, _softmax
-from xent.losses._log_softmax import softmax
+from xent.losses import _checks, _cross_entropy, _modifiers, _rows, _softmax
+from xent.losses._floats import huge, largest, nan_if_used
+from xent.losses._log_softmax import parts, softmax
 from xent.losses._softmax import pairwise_sum
 
 
@@ -57,13 +59,12 @@ def softmax_focal_loss(
       Lin et al., Focal Loss for Dense Object Detection, 2017, equations 4 and 5, https://arxiv.org/abs/1708.02002; its
       form for many classes is that of `1 - p_y` there, with the softmax for the sigmoid
     """
-    x = _elementwise.float_array("logits", logits)
+    x = _checks.array_of("logits", logits, jnp.floating)
     y = _checks.array_of("labels", labels, jnp.integer)
-    exponent = _at_least_zero("gamma", gamma)
+    exponent = _checks.non_negative("gamma", gamma)
     (x,), selection = _rows.of({"logits": x}, axis, where)
     _checks.same_shape("labels", y, selection.batch, f"the shape of logits {jnp.shape(logits)} without axis {axis}")
-    # Signed and wide enough for the number of classes; an unsigned label too large for it turns negative: undefined.
-    y = y.astype(jnp.int32 if y.dtype.itemsize <= 4 else jnp.int64)
+    y = _checks.signed(y)
     x = selection.fill(x, -jnp.inf)
 
     defined = _softmax.has_softmax(x) & (y >= 0) & (y < x.shape[-1])
@@ -122,19 +123,14 @@ def poly_loss_cross_entropy(
       Leng et al., PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions, 2022
       (Poly-1), https://arxiv.org/abs/2204.12511
     """
-    x = _elementwise.float_array("logits", logits)
-    t = _elementwise.float_array("labels", labels)
+    x = _checks.array_of("logits", logits, jnp.floating)
+    t = _checks.array_of("labels", labels, jnp.floating)
     weight = _checks.array_of("epsilon", epsilon, jnp.floating, jnp.integer)
     _checks.same_shape("epsilon", weight, (), "the shape of a scalar")
     (x, t), selection = _rows.of({"logits": x, "labels": t}, axis, where)
     x, t = selection.fill(x, -jnp.inf), selection.fill(t, 0)
 
-    defined = _softmax.has_softmax(x) & ((t >= 0) & (t < jnp.inf)).all(-1)
-    poison = _rows.poison(defined, x, t)
-    impossible = (t > 0) & (x == -jnp.inf) & defined[..., None]
-    x, t = _rows.harmless(defined, x, t)
-    losses = _poly(x, t, weight.astype(x.dtype))
-    return selection.losses(losses + _rows.infinite_where(impossible, x.dtype) + poison)
+    return selection.losses(_poly(x, t, weight.astype(x.dtype)))
 
 
 class _Label(NamedTuple):
@@ -190,15 +186,30 @@ def _at(x: jax.Array, y: jax.Array) -> jax.Array:
 @jax.custom_jvp
 @jax.jit
 def _poly(x: jax.Array, t: jax.Array, epsilon: jax.Array) -> jax.Array:
-    """The finite part of the loss."""
-    of = softmax(x, 1.0)
-    return pairwise_sum(t * (epsilon * of.not_p - of.log_p))
+    """Of rows [..., V], and a scalar. By arithmetic: XLA:CPU does not vectorise a sum with a comparison in it."""
+    defined = _has_poly(x, t)
+    x, t = _rows.harmless(defined, x, t)
+    row, limit = parts(x, 1.0), largest(x.dtype)
+    rest = row.tail[..., 0]
+    # A label's weight on a logit of -inf costs inf, and no weight there costs nothing.
+    terms = t * -row.high + t * jnp.minimum(jnp.maximum(x, -limit) - x, limit) * limit
+    total, wrong = pairwise_sum(t), pairwise_sum(t * (1 - row.exp))
+    not_p = (total * rest + wrong) / (1 + rest)
+    loss = pairwise_sum(terms) + total * jnp.log1p(rest) + epsilon * not_p
+    return jnp.where(defined, loss, jnp.nan)
 
 
-@_poly.defjvp
-def _(primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-    x, t, epsilon = primals
-    dx, dt, depsilon = tangents
+def _has_poly(x: jax.Array, t: jax.Array) -> jax.Array:
+    """Some logit is finite, none is NaN or +inf; no label is NaN, infinite or negative."""
+    # So scaled, finite numbers have a finite sum.
+    return jnp.isfinite(x.max(-1)) & (jnp.sum(x * 2.0**-26 + 0 * jnp.sqrt(t), -1) < jnp.inf)
+
+
+@partial(_poly.defjvp, symbolic_zeros=True)
+def _(primals: tuple[jax.Array, ...], tangents: tuple[jax.Array | SymbolicZero, ...]) -> tuple[jax.Array, jax.Array]:
+    defined = _has_poly(*primals[:2])
+    x, t = _rows.harmless(defined, *primals[:2])
+    epsilon = primals[2]
     of = softmax(x, 1.0)
     # p_j sum(t) - t_j, and p_j (sum(t p) - t_j): each as a difference of what has no cancellation of its own where one
     # label is 1 and the others are 0.
@@ -206,12 +217,11 @@ def _(primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]) -> tuple[
     hit = t * of.p
     others, hits = pairwise_sum(t)[..., None] - t, pairwise_sum(hit)[..., None] - hit
     by_x = of.p * others - wrong + epsilon * of.p * (hits - wrong)
-    by_t = epsilon * of.not_p - of.log_p
-    tangent = jnp.sum(by_x * dx, -1) + jnp.sum(by_t * dt, -1) + jnp.sum(wrong, -1) * depsilon
-    return _poly(*primals), tangent
-
-
-def _at_least_zero(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be a finite Python float that is at least 0, got {_checks.shown(value)}")
-    return float(value)
+    by_t = epsilon * of.not_p + jnp.minimum(-of.log_p, huge(x.dtype))
+    tangent = jnp.zeros(defined.shape, x.dtype)
+    for slope, change in zip((by_x, by_t), tangents[:2], strict=True):
+        if not isinstance(change, SymbolicZero):
+            tangent += jnp.sum(jnp.where(defined[..., None], slope, 1) * change, -1)
+    if not isinstance(tangents[2], SymbolicZero):
+        tangent += jnp.where(defined, pairwise_sum(wrong), 1) * tangents[2]
+    return _poly(*primals), nan_if_used(tangent, defined)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from xent.losses import _checks, _elementwise, _rows, _softmax
+from xent.losses import _checks, _rows, _softmax
 from xent.losses._gauss_newton import Params, between_jacobians
 from xent.losses._log_softmax import hessian_product, softmax
 
@@ -97,7 +97,7 @@ def softmax_cross_entropy_hessian_vector_product(
       Bishop, Pattern Recognition and Machine Learning, 2006, equation 4.110
     """
     x, t, selection, poison = _softmax_rows(logits, labels, axis, where)
-    v = _elementwise.float_array("vector", vector)
+    v = _checks.array_of("vector", vector, jnp.floating)
     _checks.same_shape("vector", v, jnp.shape(logits), "the shape of logits")
     v = selection.fill(_softmax.classes_last(v, selection.axes).astype(x.dtype), 0)
     product = _softmax.pairwise_sum(t)[..., None] * hessian_product(x, v)
@@ -188,7 +188,7 @@ def softmax_cross_entropy_fisher_diagonal(
       Amari, Natural Gradient Works Efficiently in Learning, 1998, section 3; for the softmax, Bishop, 2006,
       equation 4.110
     """
-    x = _elementwise.float_array("logits", logits)
+    x = _checks.array_of("logits", logits, jnp.floating)
     (x,), selection = _rows.of({"logits": x}, axis, where)
     x = selection.fill(x, -jnp.inf)
     defined = _softmax.has_softmax(x)
@@ -204,7 +204,7 @@ def _softmax_rows(
 
     An index outside of its range has no class, and makes its row undefined.
     """
-    x = _elementwise.float_array("logits", logits)
+    x = _checks.array_of("logits", logits, jnp.floating)
     y = _checks.array_of("labels", labels, jnp.floating, jnp.integer)
     if jnp.issubdtype(y.dtype, jnp.floating):
         (x, t), selection = _rows.of({"logits": x, "labels": y}, axis, where)
@@ -213,7 +213,7 @@ def _softmax_rows(
     else:
         (x,), selection = _rows.of({"logits": x}, axis, where)
         _checks.same_shape("labels", y, selection.batch, f"the shape of logits {jnp.shape(logits)} without axis {axis}")
-        y = y.astype(jnp.int32 if y.dtype.itemsize <= 4 else jnp.int64)
+        y = _checks.signed(y)
         defined = (y >= 0) & (y < x.shape[-1])
         t = jax.nn.one_hot(y, x.shape[-1], dtype=x.dtype)
     x = selection.fill(x, -jnp.inf)

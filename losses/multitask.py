@@ -95,7 +95,7 @@ def uncertainty_weighted_multitask_loss(
     factors = jnp.ones_like(terms)
     if weights is not None:
         factors = _aligned("weights", weights, names, terms.dtype, jnp.floating, jnp.integer)
-    return reductions.sum(reductions.weighted(exp(-s), terms) + s / 2, weights=factors)
+    return reductions.sum(reductions.weighted_or_dropped(exp(-s), terms) + s / 2, weights=factors)
 
 
 def _leaves(argument: str, tree: Scalars, *kinds: type[Any]) -> dict[str, jax.Array]:
@@ -115,7 +115,7 @@ def _stacked(argument: str, tree: Scalars) -> tuple[list[str], jax.Array]:
     leaves = _leaves(argument, tree, jnp.floating)
     if not leaves:
         raise ValueError(f"{argument} must name at least one task, got {tree!r}")
-    return list(leaves), jnp.stack([x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in leaves.values()])
+    return list(leaves), jnp.stack([_checks.computed(x) for x in leaves.values()])
 
 
 def _aligned(argument: str, tree: Scalars, names: list[str], dtype: jnp.dtype, *kinds: type[Any]) -> jax.Array:

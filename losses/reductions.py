@@ -1,13 +1,15 @@
 """From one loss per example to one number: the sum of w * l, or that over the sum of w."""
 
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from xent.losses import _checks
+from xent.losses import _checks, _wide
 from xent.losses._floats import nan_if_used
 
 AxisName = str | tuple[str, ...]
@@ -34,8 +36,9 @@ def mean(
 
     Returns:
       A scalar in the unit of `loss`, float32 (float64 for a float64 loss), within 8 ulp of the mean of `|l|` weighed
-      by `|w|`, if no weight is negative. Over nothing (nothing selected, or all weights 0) it is 0, with zero
-      gradients. Weights of both signs that add up to 0 divide by it: infinite or NaN, and NaN in the gradient.
+      by `|w|`, if no weight is negative; so too where the sums themselves would overflow. Over nothing (nothing
+      selected, or all weights 0) it is 0, with zero gradients. Weights of both signs that add up to 0 divide by it:
+      infinite or NaN, and NaN in the gradient.
 
     Raises:
       ValueError: for an argument of the wrong dtype or shape.
@@ -50,10 +53,10 @@ def mean(
       Cochran, Sampling Techniques, 1977, section 6.2: a ratio of sums, not a mean of ratios.
     """
     entries = _entries(loss, where, weights)
-    numerator = _total(entries.terms, axis_name)
-    denominator = _total(entries.weights, axis_name)
+    small, exponent = _in_range(entries, axis_name)
+    numerator, denominator = _total(_terms(*small), axis_name), _total(small.weights, axis_name)
     counted = _total(entries.weights != 0, axis_name)
-    return _ratio(numerator, denominator, counted == 0)
+    return _shrunk(_ratio(numerator, denominator, counted == 0), -exponent)
 
 
 def sum(
@@ -89,19 +92,18 @@ def sum(
     Source:
       The numerator of `mean`.
     """
-    return _total(_entries(loss, where, weights).terms, axis_name)
+    return _total(_terms(*_entries(loss, where, weights)), axis_name)
 
 
 class _Entries(NamedTuple):
-    """What each entry adds: to the numerator, and to the denominator (bool if every weight is 1)."""
+    """What is added up, with 0 for what is not selected; the weights are bool if each is 1."""
 
-    terms: jax.Array
+    losses: jax.Array
     weights: jax.Array
 
 
 def _entries(loss: ArrayLike, where: ArrayLike | None, weights: ArrayLike | None) -> _Entries:
-    terms = _checks.array_of("loss", loss, jnp.floating)
-    terms = terms.astype(jnp.promote_types(terms.dtype, jnp.float32))
+    terms = _checks.computed(_checks.array_of("loss", loss, jnp.floating))
     selected = jnp.ones(terms.shape, bool)
     if where is not None:
         selected = _checks.array_of("where", where, jnp.bool_)
@@ -112,18 +114,68 @@ def _entries(loss: ArrayLike, where: ArrayLike | None, weights: ArrayLike | None
     factors = _checks.array_of("weights", weights, jnp.floating, jnp.integer)
     _checks.same_shape("weights", factors, terms.shape, "the shape of loss")
     factors = jnp.where(selected, factors.astype(terms.dtype), 0)
-    return _Entries(weighted(factors, terms), factors)
+    return _Entries(terms, factors)
+
+
+def _terms(losses: jax.Array, weights: jax.Array) -> jax.Array:
+    return losses if weights.dtype == bool else weighted_or_dropped(weights, losses)
+
+
+def _in_range(entries: _Entries, axis_name: AxisName | None) -> tuple[_Entries, jax.Array]:
+    """Entries whose sums do not overflow, and the exponent of 2 that their mean is to be multiplied by.
+
+    Only where a sum might overflow, all weights are made smaller by one power of two, to where the largest is
+    about 1 if need be, and then all losses by another.
+    """
+    losses, weights = entries
+    room = (losses.size * int(_over_shards(lax.psum, 1, axis_name))).bit_length() + 2
+    highest = jnp.finfo(losses.dtype).maxexp - room
+    of_loss = _exponents(losses)
+    if weights.dtype == bool:
+        excess = _top(of_loss, axis_name) - highest
+    else:
+        of_weight = _exponents(weights)
+        top = _top(of_weight, axis_name)
+        excess = jnp.maximum(top, _top(of_weight + of_loss + 1, axis_name)) - highest
+        by = jnp.clip(excess, 0, jnp.maximum(top, 0))
+        weights, excess = _shrunk(weights, by), excess - by
+    excess = jnp.maximum(excess, 0)
+    return _Entries(_shrunk(losses, excess), weights), excess
+
+
+def _top(exponents: jax.Array, axis_name: AxisName | None) -> jax.Array:
+    return _over_shards(lax.pmax, exponents.max(initial=-math.inf), axis_name)
+
+
+def _exponents(x: jax.Array) -> jax.Array:
+    """floor(log2 |x|), of what is finite; what is not has sums that nothing helps."""
+    size = jnp.abs(lax.stop_gradient(x))
+    return _wide.exponent_of(jnp.where(size < jnp.inf, size, 0))
+
+
+def _shrunk(x: jax.Array, exponent: jax.Array) -> jax.Array:
+    """x / 2**exponent. In two halves: the power itself may be too small for a float."""
+    half = jnp.floor(exponent / 2)
+    return x * _wide.power_of_two(-half) * _wide.power_of_two(half - exponent)
 
 
 def _total(entries: jax.Array, axis_name: AxisName | None) -> jax.Array:
     """Over all axes and shards. Bools are counted as integers: float32 stops counting at 2**24."""
-    total = jnp.sum(entries)
-    summed: jax.Array = total if axis_name is None else lax.psum(total, axis_name)
-    return summed
+    return _over_shards(lax.psum, jnp.sum(entries), axis_name)
+
+
+def _over_shards(collective: Callable[..., Any], value: ArrayLike, axis_name: AxisName | None) -> Any:
+    try:
+        return value if axis_name is None else collective(value, axis_name)
+    except NameError:
+        raise ValueError(
+            f"axis_name must name an axis that is mapped here, by shard_map or by vmap(..., axis_name=...), "
+            f"got {axis_name!r}; outside of one, leave it out"
+        ) from None
 
 
 @jax.custom_jvp
-def weighted(weights: jax.Array, terms: jax.Array) -> jax.Array:
+def weighted_or_dropped(weights: jax.Array, terms: jax.Array) -> jax.Array:
     """`weights * terms`, but 0 where the weight is 0 and the term is NaN or infinite: that entry is taken out.
 
     A finite term stays under a weight of 0, for the derivative with respect to its weight.
@@ -131,14 +183,14 @@ def weighted(weights: jax.Array, terms: jax.Array) -> jax.Array:
     return jnp.where((weights == 0) & ~jnp.isfinite(terms), 0, weights * terms)
 
 
-@weighted.defjvp
+@weighted_or_dropped.defjvp
 def _(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
     weights, terms = primals
     counted = (weights != 0) | jnp.isfinite(terms)
     # Neither factor may be NaN or infinite: a zero cotangent gives zero.
     by_terms = nan_if_used(tangents[1] * jnp.where(jnp.isfinite(weights), weights, 1), jnp.isfinite(weights))
     by_weights = nan_if_used(tangents[0] * jnp.where(jnp.isfinite(terms), terms, 1), jnp.isfinite(terms))
-    return weighted(weights, terms), jnp.where(counted, by_terms + by_weights, 0)
+    return weighted_or_dropped(weights, terms), jnp.where(counted, by_terms + by_weights, 0)
 
 
 @jax.custom_jvp

@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from xent.losses import _checks, _elementwise, _rows
+from xent.losses import _checks, _rows
 from xent.losses._log_softmax import parts, softmax
 from xent.losses._softmax import has_softmax, pairwise_sum
-from xent.losses.distillation import _positive
 
 
 def distillation_top_k(
@@ -66,20 +65,19 @@ def distillation_top_k(
       the student: Anshumann et al., Sparse Logit Sampling, 2025, https://arxiv.org/abs/2503.16870; spread evenly:
       Szegedy et al., 2016, section 7, https://arxiv.org/abs/1512.00567
     """
-    scale = _positive("temperature", temperature)
+    scale = _checks.exact_temperature("temperature", temperature)
     if tail not in ("bucket", "spread"):
         raise ValueError(f"tail must be 'bucket' or 'spread', got {_checks.shown(tail)}")
-    z = _elementwise.float_array("student_logits", student_logits)
+    z = _checks.array_of("student_logits", student_logits, jnp.floating)
     classes = _checks.array_of("teacher_classes", teacher_classes, jnp.integer)
-    t = _elementwise.float_array("teacher_probabilities", teacher_probabilities)
+    t = _checks.array_of("teacher_probabilities", teacher_probabilities, jnp.floating)
     (z,), selection = _rows.of({"student_logits": z}, -1, where)
     if classes.ndim != z.ndim or classes.shape[:-1] != selection.batch or classes.shape[-1] < 1:
         raise ValueError(f"teacher_classes must have the shape {(*selection.batch, 'k')}, got {classes.shape}")
     _checks.same_shape("teacher_probabilities", t, classes.shape, "the shape of teacher_classes")
     z, t = selection.fill(z, -jnp.inf), t.astype(z.dtype)
 
-    # Signed and wide enough; an unsigned one too large for it turns negative: undefined.
-    classes = classes.astype(jnp.int32 if classes.dtype.itemsize <= 4 else jnp.int64)
+    classes = _checks.signed(classes)
     in_range = ((classes >= 0) & (classes < z.shape[-1])).all(-1)
     defined = has_softmax(z) & ((t >= 0) & (t <= 1)).all(-1) & in_range
     poison = _rows.poison(defined, z, t)

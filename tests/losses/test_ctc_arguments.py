@@ -1,6 +1,5 @@
 """What ctc_loss says of arguments that do not fit."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,7 +10,6 @@ from xent.losses import ctc_loss
     ("arguments", "message"),
     [
         (dict(logits=np.zeros((2, 4, 3), int)), "logits must be an array of floating dtype, got int"),
-        (dict(logits=jnp.zeros((2, 4, 3), jnp.float8_e5m2)), "logits must be of 16, 32 or 64 bits, got float8_e5m2"),
         (dict(logits=np.zeros(3)), r"logits must have an axis of frames and one of classes, got shape \(3,\)"),
         (dict(logits=np.zeros((2, 4, 0))), "logits must hold between 1 and .* classes, got 0"),
         (dict(logit_paddings=np.zeros(4)), r"logit_paddings must have .*, \(2, 4\), got \(4,\); it is not broadcast"),

@@ -187,6 +187,31 @@ def test_what_is_held_impossible_but_happens_costs_inf(f):
     assert f(jnp.array([lowest, 0.0]), targets_for(f, [0.0, 1.0])) == 0
 
 
+def test_a_log_target_whose_exponential_overflows_is_undefined():
+    log_q, log_t = (
+        jnp.array([[-1.0, -2.0], [100.0, -2.0], [-inf, -2.0]]),
+        jnp.array([[88.7, -1.0], [100.0, -1.0], [88.8, 0]]),
+    )
+    f = jax.jit(lambda *a: kl_divergence_with_log_targets(*a))
+    np.testing.assert_array_equal(np.isnan(f(log_q, log_t)), [False, True, True])
+    for argument in (0, 1):
+        used = jax.grad(lambda *a: f(*a).sum(), argument)(log_q, log_t)
+        np.testing.assert_array_equal(np.isnan(used).all(1), [False, True, True])
+        unused = jax.grad(lambda *a: f(*a)[0], argument)(log_q, log_t)
+        np.testing.assert_array_equal(unused[1:], np.zeros((2, 2)))
+        assert (unused[0] != 0).all()
+
+
+@pytest.mark.parametrize("f", BOTH)
+@pytest.mark.parametrize("largest", [1.0, 1e38])
+def test_a_zero_cotangent_gives_zero_where_the_cost_is_inf(f, largest):
+    log_q, t = jnp.array([-inf, -1.0]), targets_for(f, jnp.array([largest, 0.5]))
+    gradients = jax.jit(jax.grad(lambda *a: 0 * f(*a), (0, 1)))(log_q, t)
+    np.testing.assert_array_equal(gradients, np.zeros((2, 2)))
+    # A mean over many examples weighs what stands for infinity, and it stays finite.
+    assert np.isfinite(jax.grad(lambda *a: 1e3 * f(*a), 1)(log_q, targets_for(f, jnp.array([1.0, 0.5])))).all()
+
+
 BAD = [
     ([nan, -1], [0.5, 0.5]),
     ([inf, -1], [0.5, 0.5]),
@@ -245,6 +270,12 @@ def test_optax_broadcasts_in_silence():
         kl_divergence(log_q, t)
 
 
+WHERE_DOES_NOT_FIT = (
+    r"^where must have the shape \(2, 3\), to select classes, or \(2,\), to select examples, got \(2, 1\); "
+    "it is not broadcast$"
+)
+
+
 @pytest.mark.parametrize("f", BOTH)
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -253,7 +284,7 @@ def test_optax_broadcasts_in_silence():
         (dict(axis=2), r"axis must be .* got 2 for shape \(2, 3\)"),
         (dict(axis=(0, 0)), "axis must name each axis once"),
         (dict(where=np.ones((2, 3))), "where must be an array of bool dtype, got float"),
-        (dict(where=np.ones((2, 1), bool)), r"where must have .*\(2, 3\), got \(2, 1\); it is not broadcast"),
+        (dict(where=np.ones((2, 1), bool)), WHERE_DOES_NOT_FIT),
         (dict(where=np.ones(3, bool)), r"where must have .*, got \(3,\)"),
         (dict(targets=np.zeros((2, 3), int)), "targets must be an array of floating dtype, got int"),
         (dict(targets=np.zeros(3)), r"targets must have the shape of log_predictions, \(2, 3\), got \(3,\)"),

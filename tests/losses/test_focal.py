@@ -89,6 +89,17 @@ def test_focal_over_1000_classes(oracle):
         assert oracle.ulps(gradient, true, 1000 * oracle.TINY) <= 16
 
 
+def test_float64_is_computed_in_float64():
+    """A gamma that no float32 is, too."""
+    x, y, gamma = [0.3, -1.2, 3.0], 0, 2.1
+    with jax.enable_x64(True):
+        value, gradient = jax.value_and_grad(partial(softmax_focal_loss, gamma=gamma))(np.array(x), y)
+    assert value.dtype == gradient.dtype == np.float64
+    true_value, true_gradient = focal(x, y, gamma)
+    np.testing.assert_allclose(value, true_value, 4e-15)
+    np.testing.assert_allclose(gradient, true_gradient, 4e-15)
+
+
 logit_rows = st.lists(st.floats(-30, 30, width=32), min_size=5, max_size=5).map(partial(np.array, dtype=np.float32))
 of_gammas = {g: jax.jit(jax.value_and_grad(partial(softmax_focal_loss, gamma=g))) for g in (0, 0.25, 1.0, 3)}
 
@@ -119,7 +130,7 @@ def test_focal_of_two_classes_is_that_of_the_sigmoid():
     np.testing.assert_allclose(softmax_focal_loss(x, y, gamma=1.5), expected, 2e-5)
 
 
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 3.5])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
 def test_focal_derivatives_of_order_2(gamma):
     x, w = jax.random.normal(jax.random.key(0), (3, 4)), jnp.array([1.0, 0.5, 2.0, 3.0])
     f = jax.jit(lambda x, w: softmax_focal_loss(x, jnp.array([0, 3, 1]), gamma=gamma, class_weights=w))
@@ -127,13 +138,15 @@ def test_focal_derivatives_of_order_2(gamma):
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1e-3, 0.5, 1.0, 2.0])
-@pytest.mark.parametrize("x", [[0.0, 200.0, -inf], [300.0, 0.0, 0.0], [0.0, -inf, -inf], [0.0, 1e4, -1e4]])
-def test_focal_derivatives_of_every_order_are_finite(x, gamma):
+def test_focal_derivatives_of_every_order_are_finite(gamma):
     """Also where 1 - p underflows: the slope of its power there is infinite for gamma below 1."""
+    x = jnp.array([[0.0, 200.0, -inf], [300.0, 0.0, 0.0], [0.0, -inf, -inf], [0.0, 1e4, -1e4]])
+    f = partial(softmax_focal_loss, gamma=gamma)
+    orders = [jax.grad(f), jax.hessian(f), jax.jacfwd(jax.hessian(f))]
+    of_rows = jax.jit(jax.vmap(lambda x, y: [derivative(x, y) for derivative in orders], (0, None)))
     for label in (0, 1):
-        f = partial(softmax_focal_loss, labels=label, gamma=gamma)
-        for derivative in (jax.grad(f), jax.hessian(f), jax.jacfwd(jax.hessian(f))):
-            assert np.isfinite(jax.jit(derivative)(jnp.array(x))).all()
+        for derivative in of_rows(x, label):
+            assert np.isfinite(derivative).all()
 
 
 def test_focal_gradient_where_the_loss_underflows_is_0_and_where_hopeless_that_of_cross_entropy():
@@ -192,14 +205,16 @@ def labels_for(classes, label, rng):
     yield rng.dirichlet(np.ones(classes)).astype(np.float32)
 
 
+of_poly = jax.jit(jax.value_and_grad(lambda x, t, epsilon: poly_loss_cross_entropy(x, t, epsilon=epsilon)))
+
+
 @pytest.mark.parametrize("epsilon", [2.0, 0.0, -1.0, 10.0])
 @pytest.mark.parametrize("classes", [2, 10, 100])
 def test_poly_within_8_ulp_of_its_terms(oracle, classes, epsilon):
     rng = np.random.default_rng(2)
-    value_and_gradient = jax.jit(jax.value_and_grad(partial(poly_loss_cross_entropy, epsilon=epsilon)))
     for x, y in list(rows(classes, rng)):
         for t in labels_for(classes, y, rng):
-            value, gradient = value_and_gradient(x, t)
+            value, gradient = of_poly(x, t, epsilon)
             true_value, true_gradient, magnitude, scale = poly(x, t, epsilon)
             slack = classes * oracle.TINY * (1 + abs(epsilon))
             assert oracle.ulps(value, true_value, slack, magnitude) <= 8, (x, t)
@@ -223,11 +238,11 @@ def test_poly_is_that_of_optax(axis):
 @given(x=logit_rows, y=st.integers(0, 4), c=st.integers(-(10**5), 10**5))
 def test_poly_laws(oracle, x, y, c):
     x, t = np.round(x * 8) / 8, np.eye(5, dtype=np.float32)[y]
-    plain = softmax_cross_entropy_with_integer_labels(x, y)
-    assert oracle.ulps(poly_loss_cross_entropy(x, t, epsilon=0.0), plain, 5 * oracle.TINY) <= 16
-    assert poly_loss_cross_entropy((x + c).astype(np.float32), t) == poly_loss_cross_entropy(x, t)
+    plain, _ = of_gammas[0](x, y)  # the cross-entropy
+    assert oracle.ulps(of_poly(x, t, 0.0)[0], plain, 5 * oracle.TINY) <= 16
+    assert of_poly((x + c).astype(np.float32), t, 2.0)[0] == of_poly(x, t, 2.0)[0]
     # Linear in epsilon.
-    at = [float(poly_loss_cross_entropy(x, t, epsilon=e)) for e in (0.0, 1.0, 3.0)]
+    at = [float(of_poly(x, t, e)[0]) for e in (0.0, 1.0, 3.0)]
     np.testing.assert_allclose(at[2] - at[0], 3 * (at[1] - at[0]), atol=1e-6 * (1 + at[2]))
 
 
@@ -239,8 +254,10 @@ def test_poly_derivatives_of_order_2():
 
 def test_poly_of_minus_inf():
     x, t = jnp.array([-inf, 2.0, 2.0]), jnp.array([0.0, 1.0, 0.0])
-    for order, derivative in enumerate((jax.grad, jax.hessian, lambda f: jax.jacfwd(jax.hessian(f)))):
-        assert np.isfinite(jax.jit(derivative(poly_loss_cross_entropy))(x, t)).all(), order
+    f = poly_loss_cross_entropy
+    orders = [jax.grad(f), jax.hessian(f), jax.jacfwd(jax.hessian(f))]
+    for order, derivative in enumerate(jax.jit(lambda *a: [g(*a) for g in orders])(x, t), 1):
+        assert np.isfinite(derivative).all(), order
     np.testing.assert_allclose(poly_loss_cross_entropy(x, t), np.log(2) + 1, rtol=1e-6)
     assert np.isfinite(jax.grad(poly_loss_cross_entropy, 1)(x, t)).all()
     # What optax makes of it; when this fails it has been mended.
@@ -289,9 +306,10 @@ def test_half_precision_is_computed_in_float32(dtype):
     x, y = (jax.random.normal(jax.random.key(7), (3, 64)) * 5).astype(dtype), jnp.array([0, 7, 63])
     t = jax.nn.one_hot(y, 64)
     for f in (lambda x: softmax_focal_loss(x, y), lambda x: poly_loss_cross_entropy(x, t)):
-        assert f(x).dtype == jnp.float32
-        assert (f(x) == f(x.astype(jnp.float32))).all()
-        gradient, gradient32 = (jax.grad(lambda x, f=f: f(x).sum())(x) for x in (x, x.astype(jnp.float32)))
+        value_and_gradient = jax.jit(jax.value_and_grad(lambda x, f=f: f(x).sum()))
+        (value, gradient), (value32, gradient32) = value_and_gradient(x), value_and_gradient(x.astype(jnp.float32))
+        assert value.dtype == jnp.float32
+        assert value == value32
         assert gradient.dtype == dtype
         assert (gradient == gradient32.astype(dtype)).all()
 
@@ -301,7 +319,7 @@ def test_jit_vmap_and_eager_agree(oracle):
     t = jax.nn.one_hot(y, 8)
     for f, labels in ((softmax_focal_loss, y), (poly_loss_cross_entropy, t)):
         for g in (f, jax.grad(lambda x, t, f=f: f(x, t).sum())):
-            for other in (jax.jit(g), jax.vmap(g), jax.jit(jax.vmap(g))):
+            for other in (jax.jit(g), jax.jit(jax.vmap(g))):
                 assert oracle.ulps(other(x, labels), g(x, labels), 8 * oracle.TINY) <= 16
 
 
@@ -311,15 +329,19 @@ GOOD = dict(logits=np.zeros((2, 3)), labels=np.zeros(2, int))
 @pytest.mark.parametrize(
     ("f", "arguments", "message"),
     [
-        (softmax_focal_loss, dict(gamma=-1), "gamma must be a finite Python float that is at least 0, got -1"),
-        (softmax_focal_loss, dict(gamma=inf), "gamma must be a finite Python float that is at least 0, got inf"),
-        (softmax_focal_loss, dict(gamma=True), "gamma must be a finite Python float that is at least 0, got True"),
+        (softmax_focal_loss, dict(gamma=-1), "gamma must be a finite Python float of at least 0, got -1"),
+        (softmax_focal_loss, dict(gamma=inf), "gamma must be a finite Python float of at least 0, got inf"),
+        (softmax_focal_loss, dict(gamma=True), "gamma must be a finite Python float of at least 0, got True"),
         (softmax_focal_loss, dict(gamma=jnp.ones(2)), "gamma must be .*, got .* float32 "),
         (softmax_focal_loss, dict(labels=np.zeros(2)), "labels must be an array of integer dtype, got float"),
         (softmax_focal_loss, dict(labels=np.zeros((2, 1), int)), r"labels must have .*, \(2,\), got \(2, 1\)"),
         (softmax_focal_loss, dict(class_weights=np.ones(2)), r"class_weights must have .*, \(3,\), got \(2,\)"),
         (softmax_focal_loss, dict(class_weights=2.0), r"class_weights must have .*, \(3,\), got \(\)"),
-        (softmax_focal_loss, dict(where=np.ones((2, 1), bool)), r"where must have .*\(2, 3\), got \(2, 1\)"),
+        (
+            softmax_focal_loss,
+            dict(where=np.ones((2, 1), bool)),
+            r"where must have the shape \(2, 3\), .*, or \(2,\), .*, got \(2, 1\); it is not",
+        ),
         (softmax_focal_loss, dict(logits=np.zeros((2, 0))), "logits must hold between 1 and .* classes, got 0"),
         (poly_loss_cross_entropy, dict(), "labels must be an array of floating dtype, got int"),
         (poly_loss_cross_entropy, dict(labels=np.zeros((2, 1))), r"labels must have .*, \(2, 3\), got \(2, 1\)"),

@@ -89,6 +89,26 @@ def test_only_the_ratios_of_weights_matter(scale):
     np.testing.assert_allclose(by_weights * scale, [-4 / 6, -1 / 6, 2 / 6], rtol=1e-5)
 
 
+@pytest.mark.parametrize("jit", [jax.jit, lambda f: f])
+def test_a_mean_whose_sums_overflow(jit):
+    """Of weights, of losses, and of their products; the mean itself is an ordinary number."""
+    f = jit(jax.value_and_grad(lambda x, w: mean(x, weights=w), (0, 1)))
+    for weight, loss in ((1e38, 1.0), (3e38, 3e38), (10.0, 3e38), (1e20, 1e19), (-3e38, 2.0)):
+        losses, weights = jnp.full(5, loss), jnp.full(5, weight).at[0].set(0)
+        value, (by_loss, by_weight) = f(losses, weights)
+        np.testing.assert_allclose(value, loss, rtol=1e-6)
+        np.testing.assert_allclose(by_loss, [0, 0.25, 0.25, 0.25, 0.25], rtol=1e-6)
+        np.testing.assert_allclose(by_weight * weight / loss, np.zeros(5), atol=1e-6)
+    value, gradient = jit(jax.value_and_grad(mean))(jnp.full(5, -3e38))
+    np.testing.assert_allclose(value, -3e38, rtol=1e-6)
+    np.testing.assert_allclose(gradient, np.full(5, 0.2), rtol=1e-6)
+    # A small weight counts by its loss, whatever the large one's.
+    value, _ = f(jnp.array([0.0, 1e38]), jnp.array([1e20, 1e-25]))
+    np.testing.assert_allclose(value, 1e-7, rtol=1e-6)
+    shards = jax.vmap(lambda x, w: mean(x, weights=w, axis_name="i"), axis_name="i")
+    np.testing.assert_allclose(shards(jnp.array([[1.0], [4.0]]), jnp.array([[1e38], [3e38]])), [3.25, 3.25], rtol=1e-6)
+
+
 @pytest.mark.parametrize("reduction", [mean, sum])
 def test_derivatives_of_order_2(reduction):
     loss, weights = jnp.array([[1.0, -4.0, 7.0]]), jnp.array([[1.0, 2.0, 0.0]])
@@ -233,3 +253,9 @@ def test_the_mean_over_uneven_shards_is_that_of_all_examples():
 def test_arguments_that_do_not_fit(reduction, arguments, message):
     with pytest.raises(ValueError, match=message):
         reduction(**(dict(loss=np.zeros(3)) | arguments))
+
+
+@pytest.mark.parametrize("reduction", [mean, sum])
+def test_an_axis_that_is_not_mapped(reduction):
+    with pytest.raises(ValueError, match=r"^axis_name must name an axis that is mapped .*, got 'data'; .*\Z"):
+        reduction(jnp.ones(3), axis_name="data")

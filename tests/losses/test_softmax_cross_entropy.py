@@ -309,12 +309,10 @@ def test_a_zero_cotangent_gives_zero_whatever_the_row_holds(jit, smoothing):
     ("arguments", "message"),
     [
         (dict(logits=np.zeros((2, 3), int)), "logits must be an array of floating dtype, got int"),
-        (dict(logits=np.zeros((2, 3), jnp.float8_e4m3fn)), "logits must be bfloat16, .* got float8_e4m3fn"),
         (dict(labels=np.zeros((2, 3), complex)), "labels must be an array of .* got complex"),
-        (dict(labels=np.zeros((2, 3), jnp.float8_e4m3fn)), "labels must be bfloat16, .* got float8_e4m3fn"),
         (dict(labels=np.zeros((1, 3))), r"labels must have the shape of logits, \(2, 3\), got \(1, 3\)"),
         (dict(labels=np.zeros(2, int)), r"labels must have .* got \(2,\); it is not broadcast"),
-        (dict(where=np.ones((2, 1), bool)), r"where must have .*\(2, 3\), got \(2, 1\)"),
+        (dict(where=np.ones((2, 1), bool)), r"where must have the shape \(2, 3\), .*, or \(2,\), .*, got \(2, 1\)"),
         (dict(axis=2), r"axis must be .* got 2 for shape \(2, 3\)"),
         (dict(label_smoothing=-0.1), r"label_smoothing must be a Python float in \[0, 1\], got -0.1"),
     ],
