@@ -76,12 +76,12 @@ def of_target(x: jax.Array, target: jax.Array, valid: jax.Array) -> jax.Array:
     # A target's weight on a logit of -inf costs inf, and no weight there costs nothing. By arithmetic: XLA:CPU does
     # not vectorise a sum with a comparison in it.
     terms = target * gap + target * jnp.maximum(gap - limit / 2, 0) * limit
-    loss = _softmax.pairwise_sum(terms) + _softmax.pairwise_sum(target) * row.log_total
+    loss = _softmax.sum_last(terms) + _softmax.sum_last(target) * row.log_total
     return jnp.where(_is_defined(x, target, valid), loss, jnp.nan)
 
 
 def _is_defined(x: jax.Array, target: jax.Array, valid: jax.Array) -> jax.Array:
-    return _softmax.top_row(x).defined & jnp.isfinite(_softmax.pairwise_sum(target)) & valid
+    return _softmax.top_row(x).defined & jnp.isfinite(_softmax.sum_last(target)) & valid
 
 
 _Triple = tuple[jax.Array, jax.Array, jax.Array]
@@ -98,7 +98,7 @@ def _(primals: _Triple, tangents: _Triple) -> _Pair:
 @jax.jit
 def _gradient_of_target(x: jax.Array, target: jax.Array, valid: jax.Array) -> jax.Array:
     """p sum(t) - t [..., V]."""
-    gradient = _softmax.softmax(x) * _softmax.pairwise_sum(target)[..., None] - target
+    gradient = _softmax.softmax(x) * _softmax.sum_last(target)[..., None] - target
     return jnp.where(_is_defined(x, target, valid)[..., None], gradient, 1)
 
 
@@ -106,7 +106,7 @@ def _gradient_of_target(x: jax.Array, target: jax.Array, valid: jax.Array) -> ja
 def _(primals: _Triple, tangents: _Triple) -> _Pair:
     x, target, _ = primals
     dx, dt, _ = tangents
-    total = jnp.where(_is_defined(*primals), _softmax.pairwise_sum(target), 1)[..., None]
+    total = jnp.where(_is_defined(*primals), _softmax.sum_last(target), 1)[..., None]
     by_target = _softmax.softmax(x) * jnp.sum(dt, -1, keepdims=True) - dt
     by_x = _softmax.probabilities_tangent(x, _softmax.top_index(x), dx)
     return _gradient_of_target(*primals), total * by_x + by_target

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from xent.losses._floats import largest, nan_if_used
-from xent.losses._softmax import pairwise_sum
+from xent.losses._softmax import sum_last
 
 Arrays = tuple[jax.Array, jax.Array]
 
@@ -31,7 +31,7 @@ class Term(NamedTuple):
 def total(p: jax.Array, q: jax.Array, term: Term) -> jax.Array:
     """Over the last axis. NaN if p or q is negative, infinite or NaN; inf if q = 0 < p and `term` is unbounded."""
     value = jnp.where(_infinite(p, q, term), jnp.inf, term.value(p, q))
-    return pairwise_sum(jnp.where(_defined(p, q), value, jnp.nan))
+    return sum_last(jnp.where(_defined(p, q), value, jnp.nan))
 
 
 @total.defjvp

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from xent.losses._floats import largest
-from xent.losses._softmax import pairwise_sum
+from xent.losses._softmax import sum_last
 
 
 class Parts(NamedTuple):
@@ -38,7 +38,7 @@ def parts(x: jax.Array, temperature: float) -> Parts:
     exp = exp + exp * low
     # By floor, not by comparison: XLA:CPU does not vectorise a sum with a comparison in it.
     tops = jnp.floor(exp)
-    tail = pairwise_sum(exp - tops) + (tops.sum(-1) - 1)
+    tail = sum_last(exp - tops) + (tops.sum(-1) - 1)
     return Parts(high, low, exp, tops, tail[..., None])
 
 
@@ -116,9 +116,9 @@ def hessian_product(x: jax.Array, v: jax.Array) -> jax.Array:
     top = parts(lax.stop_gradient(x), 1.0).top
     p = softmax(x, 1.0).p
     of_top = jnp.sum(top * v, -1, keepdims=True) / top.sum(-1, keepdims=True)
-    above = pairwise_sum(p * (v - of_top))[..., None]
+    above = sum_last(p * (v - of_top))[..., None]
     rest = v - lax.stop_gradient(of_top + above)
-    product = p * (rest - pairwise_sum(p * rest)[..., None])
+    product = p * (rest - sum_last(p * rest)[..., None])
     # Only a single top can have p near 1.
     return jnp.where((top == 1) & (top.sum(-1, keepdims=True) == 1), -p * above, product)
 
@@ -146,7 +146,7 @@ def pair(u: jax.Array, z: jax.Array, temperature: float) -> Pair:
     # exp_t - exp_p, from the larger of the two.
     sign = high + low
     excess = jnp.where(sign > 0, -of_t.exp * jnp.expm1(-jnp.abs(sign)), of_p.exp * jnp.expm1(-jnp.abs(sign)))
-    excess = pairwise_sum(excess)[..., None]
+    excess = sum_last(excess)[..., None]
     # Counted from the smaller sum, which log1p asks for.
     smaller = 1 + jnp.where(excess > 0, of_p.tail, of_t.tail)
     normaliser = jnp.sign(excess) * jnp.log1p(jnp.abs(excess) / smaller)

@@ -46,7 +46,7 @@ def row(x: jax.Array, y: jax.Array) -> Row:
     # order: what it calls for a minimum may pass over a NaN in the first place, but not in the second.
     step = 2.0 ** (jnp.finfo(x.dtype).maxexp - 2 - math.ceil(math.log2(x.shape[-1])))
     distance = jnp.abs(_index(x) * step - (y.astype(x.dtype) * step)[..., None])
-    others = pairwise_sum(jnp.minimum(distance, exp))
+    others = sum_last(jnp.minimum(distance, exp))
     label = jnp.take_along_axis(x, y[..., None], -1, mode="clip")[..., 0]
     exp_label = jnp.exp(label - shift)
     whole = jnp.where(jnp.isnan(others + exp_label), jnp.nan, top)
@@ -99,7 +99,7 @@ def _index(x: jax.Array) -> jax.Array:
     return lax.broadcasted_iota(x.dtype, (1,) * (x.ndim - 1) + x.shape[-1:], x.ndim - 1)
 
 
-def pairwise_sum(terms: jax.Array) -> jax.Array:
+def sum_last(terms: jax.Array) -> jax.Array:
     """Over the last axis; within 5 ulp for terms that are not negative.
 
     XLA adds large arrays up in blocks: fast, and no worse than half onto half. Small ones it adds one term after the

@@ -260,7 +260,7 @@ def _emissions(x: jax.Array, classes: jax.Array) -> _States:
 def _picked(x: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Fractions and exponents of the softmax of x at `index`."""
     top = x.max(-1, keepdims=True)
-    scale = 1 / _softmax.pairwise_sum(_softmax.exp_difference(x, top))[..., None]
+    scale = 1 / _softmax.sum_last(_softmax.exp_difference(x, top))[..., None]
     picked = jnp.take_along_axis(x, index, -1, mode="clip")
     impossible = picked == -jnp.inf
     picked = jnp.where(impossible, top, picked)
@@ -292,7 +292,7 @@ def _(
 @jax.custom_jvp
 def _probabilities(x: jax.Array) -> jax.Array:
     exp = _softmax.exp_difference(x, x.max(-1, keepdims=True))
-    return exp / _softmax.pairwise_sum(exp)[..., None]
+    return exp / _softmax.sum_last(exp)[..., None]
 
 
 @_probabilities.defjvp

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from xent.losses import _checks, _rows
 from xent.losses._log_softmax import centred, pair
-from xent.losses._softmax import has_softmax, pairwise_sum
+from xent.losses._softmax import has_softmax, sum_last
 
 
 def distillation_kl_divergence(
@@ -166,7 +166,7 @@ def distillation_total_variation(
     z, u, selection, poison = _logits(student_logits, teacher_logits, axis, where)
     gap = pair(u, z, scale).gap
     # Not abs, whose derivative at 0 JAX takes to be 1.
-    return selection.losses(pairwise_sum(jnp.sign(lax.stop_gradient(gap)) * gap) / 2 + poison)
+    return selection.losses(sum_last(jnp.sign(lax.stop_gradient(gap)) * gap) / 2 + poison)
 
 
 def _logits(
@@ -204,7 +204,7 @@ def _relative_entropy(a: jax.Array, b: jax.Array, log_ratio: jax.Array) -> jax.A
 def _kl(u: jax.Array, z: jax.Array, temperature: float) -> jax.Array:
     """KL(t || p), where a class that only p lacks costs much, but not inf."""
     of = pair(u, z, temperature)
-    return pairwise_sum(_relative_entropy(of.t, of.p, of.log_ratio))
+    return sum_last(_relative_entropy(of.t, of.p, of.log_ratio))
 
 
 @_kl.defjvp
@@ -248,7 +248,7 @@ def _jensen_shannon(u: jax.Array, z: jax.Array, share: float, temperature: float
     of_t, of_p = _mixture_ratios(of.log_ratio, share)
     mixture = share * of.t + (1 - share) * of.p
     terms = share * _relative_entropy(of.t, mixture, of_t) + (1 - share) * _relative_entropy(of.p, mixture, of_p)
-    return pairwise_sum(terms)
+    return sum_last(terms)
 
 
 @_jensen_shannon.defjvp

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from xent.losses import _checks, _information, _rows
 from xent.losses._floats import huge, largest, nan_if_used
-from xent.losses._softmax import pairwise_sum
+from xent.losses._softmax import sum_last
 
 Tangent = jax.Array | SymbolicZero
 
@@ -124,7 +124,7 @@ _SCALE = 2.0**-26
 def _of_targets(log_q: jax.Array, t: jax.Array) -> jax.Array:
     log_t = jnp.log(jnp.maximum(t, float(jnp.finfo(t.dtype).tiny)))
     terms = t * (log_t - _above(log_q)) + t * _infinite(log_q) * largest(t.dtype)
-    return jnp.where(_targets_are_defined(log_q, t), pairwise_sum(terms), jnp.nan)
+    return jnp.where(_targets_are_defined(log_q, t), sum_last(terms), jnp.nan)
 
 
 def _targets_are_defined(log_q: jax.Array, t: jax.Array) -> jax.Array:
@@ -151,7 +151,7 @@ def _of_log_targets(log_q: jax.Array, log_t: jax.Array) -> jax.Array:
     # A target that underflows is not 0 for that.
     there = 1 - jnp.minimum(_infinite(log_t), 1)
     terms = t * difference + there * _infinite(log_q) * largest(t.dtype)
-    return jnp.where(_log_targets_are_defined(log_q, log_t), pairwise_sum(terms), jnp.nan)
+    return jnp.where(_log_targets_are_defined(log_q, log_t), sum_last(terms), jnp.nan)
 
 
 def _log_targets_are_defined(log_q: jax.Array, log_t: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from xent.losses import _checks, _cross_entropy, _modifiers, _rows, _softmax
 from xent.losses._floats import huge, largest, nan_if_used
 from xent.losses._log_softmax import parts, softmax
-from xent.losses._softmax import pairwise_sum
+from xent.losses._softmax import sum_last
 
 
 def softmax_focal_loss(
@@ -193,9 +193,9 @@ def _poly(x: jax.Array, t: jax.Array, epsilon: jax.Array) -> jax.Array:
     rest = row.tail[..., 0]
     # A label's weight on a logit of -inf costs inf, and no weight there costs nothing.
     terms = t * -row.high + t * jnp.minimum(jnp.maximum(x, -limit) - x, limit) * limit
-    total, wrong = pairwise_sum(t), pairwise_sum(t * (1 - row.exp))
+    total, wrong = sum_last(t), sum_last(t * (1 - row.exp))
     not_p = (total * rest + wrong) / (1 + rest)
-    loss = pairwise_sum(terms) + total * jnp.log1p(rest) + epsilon * not_p
+    loss = sum_last(terms) + total * jnp.log1p(rest) + epsilon * not_p
     return jnp.where(defined, loss, jnp.nan)
 
 
@@ -215,7 +215,7 @@ def _(primals: tuple[jax.Array, ...], tangents: tuple[jax.Array | SymbolicZero, 
     # label is 1 and the others are 0.
     wrong = t * of.not_p
     hit = t * of.p
-    others, hits = pairwise_sum(t)[..., None] - t, pairwise_sum(hit)[..., None] - hit
+    others, hits = sum_last(t)[..., None] - t, sum_last(hit)[..., None] - hit
     by_x = of.p * others - wrong + epsilon * of.p * (hits - wrong)
     by_t = epsilon * of.not_p + jnp.minimum(-of.log_p, huge(x.dtype))
     tangent = jnp.zeros(defined.shape, x.dtype)
@@ -223,5 +223,5 @@ def _(primals: tuple[jax.Array, ...], tangents: tuple[jax.Array | SymbolicZero, 
         if not isinstance(change, SymbolicZero):
             tangent += jnp.sum(jnp.where(defined[..., None], slope, 1) * change, -1)
     if not isinstance(tangents[2], SymbolicZero):
-        tangent += jnp.where(defined, pairwise_sum(wrong), 1) * tangents[2]
+        tangent += jnp.where(defined, sum_last(wrong), 1) * tangents[2]
     return _poly(*primals), nan_if_used(tangent, defined)

@@ -53,7 +53,7 @@ def softmax_cross_entropy_gradient(
     """
     x, t, selection, poison = _softmax_rows(logits, labels, axis, where)
     of = softmax(x, 1.0)
-    gradient = of.p * (_softmax.pairwise_sum(t)[..., None] - t) - t * of.not_p
+    gradient = of.p * (_softmax.sum_last(t)[..., None] - t) - t * of.not_p
     return _as_given(gradient + poison, selection, logits)
 
 
@@ -100,7 +100,7 @@ def softmax_cross_entropy_hessian_vector_product(
     v = _checks.array_of("vector", vector, jnp.floating)
     _checks.same_shape("vector", v, jnp.shape(logits), "the shape of logits")
     v = selection.fill(_softmax.classes_last(v, selection.axes).astype(x.dtype), 0)
-    product = _softmax.pairwise_sum(t)[..., None] * hessian_product(x, v)
+    product = _softmax.sum_last(t)[..., None] * hessian_product(x, v)
     return _as_given(product + poison, selection, logits)
 
 

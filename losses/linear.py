@@ -160,7 +160,7 @@ def linear_distillation(
     _checks.same_shape("teacher_bias", offset, head.shape[1:], "one number for each class")
 
     def loss(logits: jax.Array, states: jax.Array) -> jax.Array:
-        return divergence(logits, jnp.dot(states, head, preferred_element_type=dtype) + offset.astype(dtype))
+        return divergence(logits, jnp.dot(states, head, preferred_element_type=dtype) + offset.astype(dtype)[None])
 
     result: jax.Array = fused_linear(loss)(
         hidden, kernel, lax.stop_gradient(teacher), bias=bias, weights=weights, where=where, reduction=reduction,

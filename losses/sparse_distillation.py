@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from xent.losses import _checks, _rows
 from xent.losses._log_softmax import parts, softmax
-from xent.losses._softmax import has_softmax, pairwise_sum
+from xent.losses._softmax import has_softmax, sum_last
 
 
 def distillation_top_k(
@@ -92,7 +92,7 @@ def _divergence(z: jax.Array, classes: jax.Array, t: jax.Array, temperature: flo
     listed = jnp.put_along_axis(
         jnp.zeros(z.shape, bool), jnp.where(t > 0, classes, z.shape[-1]), True, -1, inplace=False, mode="drop"
     )
-    rest = 1 - pairwise_sum(t)
+    rest = 1 - sum_last(t)
     rest = jnp.where(rest > t.shape[-1] * jnp.finfo(t.dtype).eps, rest, 0)
     terms = _term(t, jnp.take_along_axis(log_p, classes, -1), jnp.take_along_axis(z, classes, -1) > -jnp.inf)
     # Of the others, only those that are there: by where=, or by a logit above -inf.
@@ -102,9 +102,9 @@ def _divergence(z: jax.Array, classes: jax.Array, t: jax.Array, temperature: flo
         tail = _term(rest, _log_sum_exp(jnp.where(others, log_p, -jnp.inf)), count > 0)
     else:
         share = rest / jnp.maximum(count, 1)
-        mean_log_p = pairwise_sum(jnp.where(others, log_p, 0)) / jnp.maximum(count, 1)
+        mean_log_p = sum_last(jnp.where(others, log_p, 0)) / jnp.maximum(count, 1)
         tail = _term(rest, mean_log_p, count > 0) + rest * (_log(share) - _log(rest))
-    return pairwise_sum(terms) + tail
+    return sum_last(terms) + tail
 
 
 def _log(x: jax.Array) -> jax.Array:

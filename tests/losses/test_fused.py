@@ -62,7 +62,7 @@ def test_value_and_derivatives_are_those_on_full_logits(name, chunk_size):
         return fused_linear(loss)(hidden, kernel, targets, bias=bias, weights=weights, chunk_size=chunk_size)
 
     def dense(hidden, kernel, bias, weights):
-        return mean(loss(hidden @ kernel + bias, targets), weights=weights)
+        return mean(loss(hidden @ kernel + bias[None], targets), weights=weights)
 
     along = jax.tree.map(jnp.cos, ARGUMENTS)
     every = tuple(range(4))
@@ -90,7 +90,7 @@ def test_without_a_reduction_any_cotangent_is_honoured(name, chunk_size):
         return fused_linear(loss)(hidden, kernel, targets, **given)
 
     def dense(hidden, kernel, bias, weights):
-        return weights * loss(hidden @ kernel + bias, targets)
+        return weights * loss(hidden @ kernel + bias[None], targets)
 
     for of in (
         lambda f: jax.vjp(f, *ARGUMENTS)[1](cotangent),
@@ -102,9 +102,9 @@ def test_without_a_reduction_any_cotangent_is_honoured(name, chunk_size):
 
 def test_derivatives_of_both_orders_in_both_modes():
     with jax.enable_x64(True):
-        hidden, kernel = HIDDEN.astype(jnp.float64), KERNEL.astype(jnp.float64)
-        for reduction in ("mean", "sum", None):
-            f = partial(linear_softmax_cross_entropy, labels=LABELS, chunk_size=4, reduction=reduction)
+        hidden, kernel = HIDDEN[:5].astype(jnp.float64), KERNEL.astype(jnp.float64)
+        for reduction in ("mean", None):
+            f = jax.jit(partial(linear_softmax_cross_entropy, labels=LABELS[:5], chunk_size=2, reduction=reduction))
             check_grads(f, (hidden, kernel), order=2)
             assert f(hidden, kernel).dtype == jnp.float64
 
@@ -279,5 +279,5 @@ def test_bad_arguments_are_told_of_in_a_line(arguments, message):
 
 
 def test_a_loss_with_no_value_for_each_token_is_refused():
-    with pytest.raises(ValueError, match="loss must give a value for each of 13 tokens, got .* float32 \\(\\)"):
+    with pytest.raises(ValueError, match=r"loss must give a value for each of 13 tokens, got .* float32 \(\)"):
         fused_linear(lambda logits, labels: cross_entropy(logits, labels).mean())(HIDDEN, KERNEL, LABELS)
