@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from xent.experiments.precision_measure import OF, OURS, Cell, Check, Error, Found, Worst
+from xent.experiments.precision.loss import OURS
+from xent.experiments.precision.measure import OF, Cell, Check, Error, Found, Worst
 from xent.train.tables import write_csv
 
 matplotlib.use("Agg")
@@ -50,11 +51,15 @@ def table(found: Found) -> Table:
         for name in ("bound", *names):
             result.add_column(f"{of}\n{name}", justify="right", no_wrap=True)
     result.add_column("", no_wrap=True)
-    for value, gradient in zip(found.cells[::2], found.cells[1::2], strict=True):
-        parts = [[show_bound(cell.bound), *(show(cell.errors.get(name)) for name in names)]
-                 for cell in (value, gradient)]  # fmt: skip
-        verdict = "holds" if value.holds and gradient.holds else "BROKEN"
-        result.add_row(value.regime, str(value.rows), *parts[0], *parts[1], verdict)
+    for regime in dict.fromkeys(cell.regime for cell in found.cells):
+        cells = {cell.of: cell for cell in found.cells if cell.regime == regime}
+        parts = [
+            part for of in OF
+            for part in ([show_bound(cells[of].bound), *(show(cells[of].errors.get(name)) for name in names)]
+                         if of in cells else ["-"] * (1 + len(names)))
+        ]  # fmt: skip
+        rows, verdict = next(iter(cells.values())).rows, all(cell.holds for cell in cells.values())
+        result.add_row(regime, str(rows), *parts, "holds" if verdict else "BROKEN")
     return result
 
 
@@ -81,7 +86,7 @@ def summary(every: Sequence[Found]) -> Table:
     result.add_column("", no_wrap=True)
     for found in every:
         cells, check = found.cells, found.check
-        rows = sum(cell.rows for cell in cells if cell.of == "value")
+        rows = sum({cell.regime: cell.rows for cell in cells}.values())
         errors = [show(_largest(cells, of, name)) for of in OF for name in names]
         verdict = "holds" if all(cell.holds for cell in cells) else "BROKEN"
         result.add_row(
@@ -106,20 +111,21 @@ def write_errors(file: Path, cells: Sequence[Cell]) -> None:
 def write_worst(file: Path, worst: Iterable[Worst]) -> None:
     """Write the input of each largest error; numbers in the fewest digits that give them back. Long rows are left out.
 
-    `position` is the logit whose gradient is that far off.
+    `position` is the number whose gradient is that far off. One column an argument; of two dimensions, row by row.
     """
-    header = ["loss", "dtype", "regime", "of", "library", "error_ulp", "got", "true", "position", "label"]
-    header += ["logits", "targets", "where"]
+    worst = list(worst)
+    names = list(dict.fromkeys(name for w in worst for name in w.rows))
+    header = ["loss", "dtype", "regime", "of", "library", "error_ulp", "got", "true", "position", *names]
 
     def numbers(array: np.ndarray | None) -> str:
-        if array is None or array.shape[1] > 1000:
+        if array is None or array.size > 1000:
             return ""
-        return " ".join(repr(number) for number in array[0].astype(np.float64).tolist())
+        whole = array.dtype.kind in "biu"
+        return " ".join(repr(number) for number in array[0].astype(np.int64 if whole else np.float64).ravel().tolist())
 
     rows = [
         [w.loss, w.dtype, w.regime, w.of, w.library, w.error, w.got, w.true, "" if w.of == "value" else w.position,
-         int(w.rows.labels[0]), numbers(w.rows.logits), numbers(w.rows.targets),
-         "" if w.rows.where is None else " ".join(str(int(kept)) for kept in w.rows.where[0])]
+         *(numbers(w.rows.get(name)) for name in names)]
         for w in worst
     ]  # fmt: skip
     write_csv(file, header, rows)
@@ -158,7 +164,7 @@ def draw(cells: Sequence[Cell], dtype: str, file: Path) -> None:
     handles, labels = grid[0, 0].get_legend_handles_labels()
     kinds = dict(zip(labels, handles, strict=True))
     figure.legend(kinds.values(), kinds, loc="outside upper right", ncols=4, fontsize=9)
-    rows = sum(cell.rows for cell in cells if cell.of == "value")
+    rows = sum({(cell.loss, cell.regime): cell.rows for cell in cells}.values())
     figure.suptitle(f"Largest error of {dtype} losses against extended precision, {rows:,} inputs", x=0.01, ha="left")
     figure.savefig(file, dpi=110)
 
