@@ -103,12 +103,18 @@ def _truth(rows: Rows, options: Options) -> Truth:
     scale = scale + penalty * (np.abs(total) + largest / 2)[:, None]
     gradient = gradient + penalty * total[:, None]
     if options.logit_soft_cap is not None or options.temperature != 1:  # each logit is rounded, and so moves all
-        moved = np.sum(of.p * here, -1, keepdims=True)
+        moved = np.broadcast_to(np.sum(of.p * here, -1, keepdims=True), z.shape)
         size = size + np.sum(np.abs(scale) * here, -1)
+        if hard is not None:  # the label's gradient is the others' probability
+            others = oracle.sum_of_others(of.p * here) / np.maximum(of.not_p, oracle.TINY**2)
+            moved = np.where(np.arange(classes) == labels[:, None], others, moved)
         scale = scale * (1 + here + moved + steepness) + penalty * moved
     value, gradient = oracle.undefined_where(outside, value, gradient * slope)
+    # Under a soft cap or a temperature a logit of -inf stays what it is, and nothing is promised of its gradient.
+    plain = options.logit_soft_cap is None and options.temperature == 1
     return Truth(value, gradient, scale * slope, slack, np.where(np.isinf(value), value, size),
-                 np.broadcast_to(slack[:, None] * np.maximum(1, slope), z.shape))  # fmt: skip
+                 np.broadcast_to(slack[:, None] * np.maximum(1, slope), z.shape),
+                 None if plain else outside[:, None] | np.isfinite(z))  # fmt: skip
 
 
 @in_many_digits
