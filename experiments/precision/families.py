@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from xent.experiments.precision.loss import Loss
 
-FAMILIES = ("softmax", "modifiers", "sigmoid")
+FAMILIES = ("softmax", "modifiers", "focal", "sigmoid", "binary")
 """The modules that list them, in the order of the tables."""
 
 

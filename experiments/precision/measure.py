@@ -206,7 +206,10 @@ def judge(truth: Truth, got: Sequence[np.ndarray], dtype: str) -> tuple[Judgemen
     value, gradient = got
     slack = truth.slack[:, None]
     size = truth.value if truth.size is None else truth.size
-    error, wrong = ulps(gradient, truth.gradient, truth.scale,
+    scale = truth.scale
+    if dtype != "float32":  # rounded once more, at its own size
+        scale = np.maximum(scale, np.abs(truth.gradient))
+    error, wrong = ulps(gradient, truth.gradient, scale,
                         slack if truth.slope_slack is None else truth.slope_slack, dtype)  # fmt: skip
     judged = np.True_ if truth.judged is None else truth.judged
     of_value = ulps(value[:, None], truth.value[:, None], size[:, None], slack, "float32")
