@@ -186,6 +186,16 @@ def softmax_of(logits: np.ndarray) -> Softmax:
     )
 
 
+def surplus(r: np.ndarray) -> np.ndarray:
+    """r - 1 + exp(-r), of which nothing is lost near 0."""
+    near = np.clip(r, -0.1, 0.1)
+    series = np.ones_like(near)
+    for n in range(14, 2, -1):
+        series = 1 - near / n * series
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.where(np.abs(r) <= 0.1, near * near / 2 * series, (r - 1) + np.exp(-r))
+
+
 def product(weights: np.ndarray, costs: np.ndarray) -> np.ndarray:
     """Weights times costs, of which an infinite one costs nothing under a weight of 0."""
     with np.errstate(invalid="ignore"):

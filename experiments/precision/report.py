@@ -36,6 +36,8 @@ def show(error: Error | None) -> str:
 
 def show_bound(bound: float) -> str:
     """A bound in few characters, rounded up."""
+    if math.isinf(bound):
+        return "none"
     return f"{bound:g}" if bound == int(bound) else f"{math.ceil(bound * 1e4) / 1e4:.4f}"
 
 
@@ -173,7 +175,8 @@ def _panel(axes: Axes, cells: Sequence[Cell], regimes: Sequence[str]) -> None:
     heights = {regime: -place for place, regime in enumerate(regimes)}
     for cell in cells:
         height = heights[cell.regime]
-        axes.vlines(cell.bound, height - 0.5, height + 0.5, color="black", linewidth=1.2, label="our bound")
+        if math.isfinite(cell.bound):
+            axes.vlines(cell.bound, height - 0.5, height + 0.5, color="black", linewidth=1.2, label="our bound")
         for library, error in cell.errors.items():
             at = WRONG if error.wrong else min(max(error.largest, 0.1), WRONG / 30)
             size = {"o": 26, "x": 30, "+": 44}[_MARKERS[library]]
