@@ -120,7 +120,7 @@ def _both(rows: Rows, temperature: float) -> Both:
     of_p, of_t = oracle.softmax_of(z), oracle.softmax_of(u)
     outside = ~of_p.defined | ~of_t.defined
     z, u = of_p.x, of_t.x
-    of_p, of_t = oracle.softmax_of(z / temperature), oracle.softmax_of(u / temperature)
+    of_p, of_t = (oracle.softmax_of((x - x.max(-1, keepdims=True)) / temperature) for x in (z, u))
     p, t = of_p.p, of_t.p
     with np.errstate(invalid="ignore", over="ignore"):
         far = of_p.cost - of_t.cost  # of what both lack, NaN

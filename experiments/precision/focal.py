@@ -90,14 +90,14 @@ def _poly(name: str, epsilon: float) -> Loss:
         return optax.losses.poly_loss_cross_entropy(logits, labels, epsilon=epsilon)
 
     return Loss(
-        name, "focal", regimes_of(_soft_rows), {"xent": by_jax(ours), "optax": by_jax(optaxs)},
+        name, "focal", regimes_of(soft_rows), {"xent": by_jax(ours), "optax": by_jax(optaxs)},
         partial(_poly_truth, epsilon=epsilon), partial(_exact_poly, epsilon=epsilon),
         lambda classes: (8.0 if classes <= 1000 else 32.0, 16.0), widths={2: 0.2, 10: 0.8}, wide=(1000, 262144),
-        mixed=partial(_soft_rows, mixed),
+        mixed=partial(soft_rows, mixed),
     )  # fmt: skip
 
 
-def _soft_rows(draw: Draw, random: Random, rows: int, classes: int, dtype: str) -> Rows:
+def soft_rows(draw: Draw, random: Random, rows: int, classes: int, dtype: str) -> Rows:
     """With labels that are probabilities; where undefined, those may be the reason."""
     found = softmax_rows(draw, random, rows, classes, dtype)
     labels = found["targets"].astype(np.float64)

@@ -8,7 +8,7 @@ import numpy as np
 
 from xent.experiments.precision.logits import mutated
 from xent.experiments.precision.loss import OURS, Loss, Rows, count, join, shape, take
-from xent.experiments.precision.oracle import TINY, Truth, ulps
+from xent.experiments.precision.oracle import Truth, ulps
 
 OF = ("value", "gradient")
 PARENTS = 256
@@ -252,6 +252,9 @@ def distance(loss: Loss, dtype: str, row: Rows) -> float:
     """How far our truth of a row is from that in many digits, in ulp: float32's, and the dtype's for gradients."""
     value, gradient = loss.exact(row)
     truth = loss.truth(row)
-    tiny = np.full_like(truth.slack, TINY * 2**-20)  # what is that far below the slack is no news
-    found = judge(truth._replace(slack=tiny, slope_slack=None), (np.array([value]), gradient.reshape(1, -1)), dtype)
+    far = 2.0**-20  # below what is forgiven: no news
+    truth = truth._replace(
+        slack=truth.slack * far, slope_slack=None if truth.slope_slack is None else truth.slope_slack * far
+    )
+    found = judge(truth, (np.array([value]), gradient.reshape(1, -1)), dtype)
     return max(float(error.max(initial=0)) for of, (error, _) in zip(OF, found, strict=True) if of in loss.of)
