@@ -43,7 +43,7 @@ def _loss(name: str, frames: int, labels: int, share: float, torch: bool) -> Los
     return Loss(
         name, "ctc", {regime: partial(_rows, regime, labels) for regime in NAMES},
         runs | ({"torch": by_torch(torchs)} if torch else {}), _truth, _exact,
-        within(2, (8 + frames) / 2),  # of the larger of two: 2**-24 of it is at least half an ulp
+        within(2, (8 + frames) / 2),
         moved={"logits": LOGITS}, widths={frames: 1.0}, share={"float32": share, "bfloat16": share / 3,
                                                               "float16": share / 3},
     )  # fmt: skip
@@ -149,7 +149,7 @@ def _truth(rows: Rows) -> Truth:
     gradient = np.where(here, np.where(nothing, np.nan, gradient), 0)
     return Truth(
         np.where(outside, np.nan, np.maximum(value, 0)).astype(np.float64), gradient, np.where(here, scale, 0),
-        np.full(number, frames * 2.0**-24), slope_slack=np.full_like(gradient, CLASSES * oracle.TINY),
+        np.full(number, frames * 2.0**-24), slope_slack=np.full_like(gradient, CLASSES * oracle.TINY), relative=True,
     )  # fmt: skip
 
 

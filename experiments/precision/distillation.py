@@ -15,6 +15,8 @@ from xent.experiments.precision.oracle import TINY, Truth, in_many_digits
 
 NAMES = (*REGIMES, "equal", "equal but for a shift", "nearly equal")
 BOTH = ("student", "teacher")
+_quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+"""Infinities come and go where one of the two lacks a class."""
 
 
 def losses_of(torch: bool) -> list[Loss]:
@@ -72,6 +74,7 @@ def _by_student(loss: Loss) -> Loss:
     return loss._replace(truth=truth, exact=exact, runs={"xent": run})
 
 
+@_quiet
 def _rows(regime: str, masked: bool, random: Random, rows: int, classes: int, dtype: str) -> Rows:
     draw = REGIMES.get(regime, mixed)
     z, u = (softmax_rows(draw, random, rows, classes, dtype)["logits"].astype(np.float64) for _ in range(2))
@@ -112,6 +115,7 @@ class Both(NamedTuple):
     """Whether the sign of the gap is no matter of rounding."""
 
 
+@_quiet
 def _both(rows: Rows, temperature: float) -> Both:
     where = rows.get("where", np.ones(rows["student"].shape, bool))
     z, u = (np.where(where, floats(rows, name), -np.inf) for name in BOTH)
@@ -122,16 +126,15 @@ def _both(rows: Rows, temperature: float) -> Both:
     z, u = of_p.x, of_t.x
     of_p, of_t = (oracle.softmax_of((x - x.max(-1, keepdims=True)) / temperature) for x in (z, u))
     p, t = of_p.p, of_t.p
-    with np.errstate(invalid="ignore", over="ignore"):
-        far = of_p.cost - of_t.cost  # of what both lack, NaN
-        # Counted from the teacher's top, whose probabilities are p_m and t_m: p exp(d) is p_m exp(u - u_m).
-        top = u.argmax(-1)[:, None]
-        u_m, z_m, p_m = (np.take_along_axis(a, top, -1) for a in (u, z, p))
-        d = _difference(u, z, u_m, z_m) / temperature
-        d = np.where(np.isneginf(u) & np.isneginf(z), 0, d)
-        grown = np.where(d <= 1, p * np.expm1(np.minimum(d, 1)), p_m * np.exp((u - u_m) / temperature) - p)
-        excess = grown.sum(-1, keepdims=True)
-        near = d - np.log1p(np.maximum(excess, -0.9))
+    far = of_p.cost - of_t.cost  # of what both lack, NaN
+    # Counted from the teacher's top, whose probabilities are p_m and t_m: p exp(d) is p_m exp(u - u_m).
+    top = u.argmax(-1)[:, None]
+    u_m, z_m, p_m = (np.take_along_axis(a, top, -1) for a in (u, z, p))
+    d = _difference(u, z, u_m, z_m) / temperature
+    d = np.where(np.isneginf(u) & np.isneginf(z), 0, d)
+    grown = np.where(d <= 1, p * np.expm1(np.minimum(d, 1)), p_m * np.exp((u - u_m) / temperature) - p)
+    excess = grown.sum(-1, keepdims=True)
+    near = d - np.log1p(np.maximum(excess, -0.9))
     usable = (excess > -0.5) & np.isfinite(excess) & np.isfinite(z_m)
     ratio = np.where(usable, near, far)
     ratio = np.where(np.isneginf(u) & np.isneginf(z), 0, ratio)
@@ -156,12 +159,12 @@ def _difference(u: np.ndarray, z: np.ndarray, u_m: np.ndarray, z_m: np.ndarray) 
     return high + (low + (lost - lost_there))
 
 
+@_quiet
 def _entropy(a: np.ndarray, b: np.ndarray, ratio: np.ndarray) -> np.ndarray:
     """a log(a / b) - a + b, given log(a / b)."""
-    with np.errstate(invalid="ignore"):
-        of_a = oracle.product(a, oracle.surplus(np.maximum(ratio, -1)))
-        of_b = oracle.product(b, 1 + np.where(np.isneginf(ratio), 0, np.exp(ratio) * (ratio - 1)))
-        return np.where(ratio > -0.1, of_a, of_b)
+    of_a = oracle.product(a, oracle.surplus(np.maximum(ratio, -1)))
+    of_b = oracle.product(b, 1 + np.where(np.isneginf(ratio), 0, np.exp(ratio) * (ratio - 1)))
+    return np.where(ratio > -0.1, of_a, of_b)
 
 
 def _truth_of(both: Both, value: np.ndarray, by_z: np.ndarray, by_u: np.ndarray, scale: np.ndarray,
@@ -180,6 +183,7 @@ def _centred(weights: np.ndarray, slopes: np.ndarray) -> tuple[np.ndarray, np.nd
     return each - weights * mean, np.abs(each) + weights * size
 
 
+@_quiet
 def _kl(rows: Rows, temperature: float = 1.0) -> Truth:
     both = _both(rows, temperature)
     value = temperature**2 * np.sum(_entropy(both.t, both.p, both.ratio), -1)
@@ -195,13 +199,13 @@ def _kl(rows: Rows, temperature: float = 1.0) -> Truth:
     return _truth_of(both, value, temperature * both.gap, temperature * by_u, scale, judged, lost)
 
 
+@_quiet
 def _js(rows: Rows, beta: float, temperature: float = 1.0) -> Truth:
     both = _both(rows, temperature)
-    with np.errstate(over="ignore", divide="ignore"):
-        of_t, of_p = (
-            np.where(r < -1, r - np.log(share * np.exp(r) + rest), -np.log1p(rest * np.expm1(-r)))
-            for r, share, rest in ((both.ratio, beta, 1 - beta), (-both.ratio, 1 - beta, beta))
-        )  # log(t / m) and log(p / m)
+    of_t, of_p = (
+        np.where(r < -1, r - np.log(share * np.exp(r) + rest), -np.log1p(rest * np.expm1(-r)))
+        for r, share, rest in ((both.ratio, beta, 1 - beta), (-both.ratio, 1 - beta, beta))
+    )  # log(t / m) and log(p / m)
     mixture = beta * both.t + (1 - beta) * both.p
     terms = beta * _entropy(both.t, mixture, of_t) + (1 - beta) * _entropy(both.p, mixture, of_p)
     by_z, of_z = _mixed(both.p, of_p, (1 - beta) / temperature)
@@ -215,6 +219,7 @@ def _mixed(weights: np.ndarray, slopes: np.ndarray, factor: float) -> tuple[np.n
     return factor * by, factor * of
 
 
+@_quiet
 def _tv(rows: Rows, temperature: float = 1.0) -> Truth:
     both = _both(rows, temperature)
     sign = np.sign(both.gap)
@@ -294,7 +299,9 @@ def _textbook_js(
 def _textbook_tv(t: list[Any], p: list[Any], _: list[Any], temperature: Any) -> tuple[Any, list[Any], list[Any]]:
     import mpmath
 
-    signs = [mpmath.sign(b - a) for a, b in zip(t, p, strict=True)]
+    # What is left of a difference of equals is rounding, also in many digits.
+    equal = mpmath.mpf(10) ** -60
+    signs = [mpmath.sign(b - a) if abs(b - a) > equal * (a + b) else 0 for a, b in zip(t, p, strict=True)]
     value = mpmath.fsum(abs(b - a) for a, b in zip(t, p, strict=True)) / 2
     slopes = []
     for of, way in ((p, 1), (t, -1)):

@@ -134,8 +134,8 @@ def _jensen_shannon(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarra
     for a, b in ((p, q), (q, p)):
         some, safe = a + b > 0, np.where(a > 0, a, TINY)
         middle = np.where(some, safe + b, 1) / 2  # at a = 0 the slope is that at the smallest normal float
-        share = np.where(some, np.log1p((safe - b) / (2 * middle)), np.log(2))
-        far = (safe < b * 0.1) & some  # there the argument is near -1
+        far = (safe < b * 0.1) & some  # there the argument of log1p is near -1
+        share = np.where(some, np.log1p(np.where(far, 0, (safe - b) / (2 * middle))), np.log(2))
         share = np.where(far, np.log(safe / middle), share)
         # a log(a / m) - a + m
         value += np.where(a > 0, a * oracle.surplus(share), b / 2) / 2

@@ -8,9 +8,11 @@ import numpy as np
 
 from xent.experiments.precision.logits import mutated
 from xent.experiments.precision.loss import OURS, Loss, Rows, count, join, shape, take
-from xent.experiments.precision.oracle import Truth, ulps
+from xent.experiments.precision.oracle import TINY, Truth, ulps
 
 OF = ("value", "gradient")
+NO_BOUND = 1e6
+"""What the search takes for the bound of what has none."""
 PARENTS = 256
 """Rows that a search goes on from."""
 AT_ONCE = 2**16
@@ -185,7 +187,7 @@ def measure(loss: Loss, dtype: str, plan: Plan, random: np.random.Generator) -> 
                 if of in loss.of and (key not in worst or by_row[at] > worst[key].error):
                     worst[key] = _worst(loss, dtype, key, at, rows, truth, got, error)
             if library == OURS:
-                relative = [error.max(-1, initial=0) / limit
+                relative = [error.max(-1, initial=0) / min(limit, NO_BOUND)
                             for (error, _), limit in zip(found, bounds(loss, dtype, width), strict=True)]  # fmt: skip
                 pool.add(np.where(np.isfinite(truth.value), np.maximum(*relative), -1.0), rows)
     cells = [
@@ -211,6 +213,8 @@ def judge(truth: Truth, got: Sequence[np.ndarray], dtype: str) -> tuple[Judgemen
         scale = np.maximum(scale, np.abs(truth.gradient))
     error, wrong = ulps(gradient, truth.gradient, scale,
                         slack if truth.slope_slack is None else truth.slope_slack, dtype)  # fmt: skip
+    if truth.relative and dtype == "float32":
+        error = error / (2 * np.frexp(np.maximum(scale, TINY))[0])
     judged = np.True_ if truth.judged is None else truth.judged
     of_value = ulps(value[:, None], truth.value[:, None], size[:, None], slack, "float32")
     return of_value, (np.where(judged, error, 0), wrong & judged)

@@ -35,6 +35,8 @@ class Truth(NamedTuple):
     """`[rows, inputs]`: what the gradient is forgiven, if not as much as the value."""
     judged: np.ndarray | None = None
     """`[rows, inputs]` booleans: where the gradient is one that the loss promises; everywhere if not given."""
+    relative: bool = False
+    """Whether the gradient's error counts not in ulp at its scale, but in 2**-23 of that, which is up to two of them."""
 
 
 def softmax(logits: np.ndarray, targets: np.ndarray, hard: np.ndarray | None, where: np.ndarray | None) -> Truth:

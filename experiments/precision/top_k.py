@@ -42,7 +42,8 @@ def _loss(name: str, tail: Literal["bucket", "spread"], temperature: float) -> L
 def _rows(draw: Draw, random: Random, rows: int, width: int, dtype: str) -> Rows:
     """With nothing left for the others in a fourth of the rows, next to nothing in another, and gaps in the list."""
     logits = softmax_rows(draw, random, rows, width, dtype)["logits"]
-    classes = np.argsort(random.random((rows, width)) - (random.random((rows, 1)) < 0.5) * logits.astype(np.float64))
+    likely = np.where(random.random((rows, 1)) < 0.5, logits.astype(np.float64), 0)
+    classes = np.argsort(random.random((rows, width)) - likely)
     classes = classes[:, :KEPT].astype(np.int32)
     t = random.gamma(random.choice([0.1, 1.0, 10.0], (rows, 1)), 1, (rows, KEPT)) + 1e-30
     left = np.choose(random.integers(4, size=rows), [0 * t[:, 0], 10 ** random.uniform(-6, -1, rows),
