@@ -9,8 +9,8 @@ An input is a row: one vector of logits with its label, or of probabilities, or 
 (ties, confident, hopeless, offsets to a million, infinities, near the smallest normal float, masked, smoothed, soft
 labels, nearly equal, unnormalised, up to 262144 classes), and a search goes on from those that we do worst on. The
 softmax and sigmoid cross-entropies get a million rows each over three dtypes, the others a tenth in float32 and a
-fiftieth in each other dtype, CTC less. The truth is computed in float64, in a form where nothing cancels; the worst rows
-of each loss and dtype, a thousand in most, are computed again by mpmath in 80 digits (those of 262144 classes are not).
+fiftieth in each other dtype, CTC less. The truth is computed in float64, in a form where nothing cancels; the worst
+rows of each loss and dtype, a thousand in most, are computed again by mpmath in 80 digits (none of 262144 classes).
 
 Errors are in units of the last place (ulp) of float32; a gradient's in ulp of its own dtype. The bound is that of the
 loss's docstring, in ulp of the magnitude that it names, beyond the absolute slack that it names: for cross-entropies

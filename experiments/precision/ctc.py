@@ -132,7 +132,9 @@ def _truth(rows: Rows) -> Truth:
     p, cost = (a.reshape(z.shape) for a in (of.p, of.cost))
     log_p = -np.take_along_axis(cost, np.repeat(states[:, None], frames, 1), -1)
     place = np.arange(states.shape[1])
-    first, last = (np.where(place == at, np.longdouble(0), -np.inf) for at in (0 * length[:, None], length[:, None] - 1))
+    first, last = (
+        np.where(place == at, np.longdouble(0), -np.inf) for at in (0 * length[:, None], length[:, None] - 1)
+    )
     forwards, backwards = _walk(log_p, gone, first, 1, skips), _walk(log_p, gone, last, -1, skips)
     ends = np.where((place == length[:, None] - 1) | (place == length[:, None] - 2), forwards[-1], -np.inf)
     value = -np.logaddexp.reduce(ends, -1)
@@ -169,8 +171,8 @@ def _exact(row: Rows) -> tuple[Any, list[Any]]:
             before = [*([zero] * 2), *state, *([zero] * 2)]
             state = [
                 (before[s + 2] + before[s + 2 - step]
-                 + (before[s + 2 - 2 * step] if skips[s] and step == 1
-                    or step == -1 and s + 2 < len(states) and skips[s + 2] else zero)) * of[states[s]]
+                 + (before[s + 2 - 2 * step] if (skips[s] and step == 1)
+                    or (step == -1 and s + 2 < len(states) and skips[s + 2]) else zero)) * of[states[s]]
                 for s in range(len(states))
             ]  # fmt: skip
             every.append(state)

@@ -49,7 +49,7 @@ def _loss(
     return Loss(
         name, "distillation", regimes, {"xent": by_jax(ours, BOTH)}, partial(truth, **options),
         partial(exact, **options), within(16, 16), moved=dict.fromkeys(BOTH, LOGITS), widths={2: 0.2, 10: 0.8},
-        wide=() if masked else (1000,), mixed=partial(_rows, "ordinary", False),
+        wide={} if masked else dict.fromkeys((1000,), partial(_rows, "ordinary", False)),
     )  # fmt: skip
 
 
@@ -119,7 +119,7 @@ class Both(NamedTuple):
 def _both(rows: Rows, temperature: float) -> Both:
     where = rows.get("where", np.ones(rows["student"].shape, bool))
     z, u = (np.where(where, floats(rows, name), -np.inf) for name in BOTH)
-    empty = ~where.any(-1)
+    empty = ~oracle.some(where)
     z, u = np.where(empty[:, None], 0, z), np.where(empty[:, None], 0, u)
     of_p, of_t = oracle.softmax_of(z), oracle.softmax_of(u)
     outside = ~of_p.defined | ~of_t.defined
@@ -167,13 +167,16 @@ def _entropy(a: np.ndarray, b: np.ndarray, ratio: np.ndarray) -> np.ndarray:
     return np.where(ratio > -0.1, of_a, of_b)
 
 
-def _truth_of(both: Both, value: np.ndarray, by_z: np.ndarray, by_u: np.ndarray, scale: np.ndarray,
-              judged: np.ndarray, slack: float = 1.0) -> Truth:  # fmt: skip
+def _truth_of(
+    both: Both, value: np.ndarray, by_z: np.ndarray, by_u: np.ndarray, scale: np.ndarray, judged: np.ndarray,
+    lost: tuple[float | np.ndarray, float | np.ndarray] = (1.0, 1.0),
+) -> Truth:  # fmt: skip
+    """`lost`: what multiplies a flushed probability in the gradient by the student's logits, then by the teacher's."""
     value, by_z, by_u = (np.where(both.empty.reshape(-1, *[1] * (a.ndim - 1)), 0, a) for a in (value, by_z, by_u))
     value, gradient = oracle.undefined_where(both.outside, value, np.concatenate([by_z, by_u], -1))
-    flushed = np.full(len(value), both.t.shape[1] * TINY)
-    return Truth(value, gradient, scale, flushed, slope_slack=np.full_like(gradient, flushed[0] * slack),
-                 judged=judged | both.outside[:, None])  # fmt: skip
+    slack = np.full(len(value), both.t.shape[1] * TINY)
+    by_both = np.concatenate([(slack * each)[:, None] * np.ones_like(by_z) for each in lost], -1)
+    return Truth(value, gradient, scale, slack, slope_slack=by_both, judged=judged | both.outside[:, None])
 
 
 def _centred(weights: np.ndarray, slopes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -187,16 +190,16 @@ def _centred(weights: np.ndarray, slopes: np.ndarray) -> tuple[np.ndarray, np.nd
 def _kl(rows: Rows, temperature: float = 1.0) -> Truth:
     both = _both(rows, temperature)
     value = temperature**2 * np.sum(_entropy(both.t, both.p, both.ratio), -1)
-    impossible = np.isposinf(both.ratio).any(-1, keepdims=True)
+    impossible = oracle.some(np.isposinf(both.ratio))[:, None]
     by_u, of_u = _centred(both.t, np.where(impossible, 0, both.ratio))
     distance = np.abs(both.gap)
     of_z = distance + both.p * distance.sum(-1, keepdims=True)
     scale = temperature * np.concatenate([of_z, of_u], -1)
     judged = np.concatenate([np.full(of_z.shape, True), np.broadcast_to(~impossible, of_u.shape)], -1)
     # By the teacher's logits the slope is a probability, maybe flushed, times a logarithm.
-    lost = temperature * max(1.0, float(np.abs(both.ratio).max(where=np.isfinite(both.ratio), initial=1)))
+    lost = temperature * np.abs(both.ratio).max(-1, where=np.isfinite(both.ratio), initial=1)
     value = np.where(impossible[:, 0], np.inf, value)
-    return _truth_of(both, value, temperature * both.gap, temperature * by_u, scale, judged, lost)
+    return _truth_of(both, value, temperature * both.gap, temperature * by_u, scale, judged, (1.0, lost))
 
 
 @_quiet
@@ -211,7 +214,9 @@ def _js(rows: Rows, beta: float, temperature: float = 1.0) -> Truth:
     by_z, of_z = _mixed(both.p, of_p, (1 - beta) / temperature)
     by_u, of_u = _mixed(both.t, of_t, beta / temperature)
     scale = np.concatenate([of_z, of_u], -1)
-    return _truth_of(both, terms.sum(-1), by_z, by_u, scale, np.full(scale.shape, True), 100.0)
+    # Nothing is said of the gradient; a flushed probability in it is multiplied by a logarithm.
+    lost = tuple(np.abs(a).max(-1, where=np.isfinite(a), initial=1) for a in (of_p, of_t))
+    return _truth_of(both, terms.sum(-1), by_z, by_u, scale, np.full(scale.shape, True), (lost[0], lost[1]))
 
 
 def _mixed(weights: np.ndarray, slopes: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
@@ -232,7 +237,7 @@ def _tv(rows: Rows, temperature: float = 1.0) -> Truth:
     value = np.abs(both.gap).sum(-1) / 2
     scale = np.concatenate([both.p, both.t], -1) / temperature
     judged = np.broadcast_to(both.surely.all(-1, keepdims=True), scale.shape)
-    return _truth_of(both, value, by_z, by_u, scale, judged, 1 / temperature)
+    return _truth_of(both, value, by_z, by_u, scale, judged)
 
 
 # In many digits.

@@ -29,7 +29,7 @@ def losses_of(torch: bool) -> list[Loss]:
         Loss(
             "entropy", "distributions", {name: partial(_one, name) for name in PAIRS},
             {"xent": by_jax(losses.entropy, ("p",))}, _entropy, _exact_entropy, moved={"p": (0, 1)},
-            widths={2: 0.2, 10: 0.8}, wide=(1000, 262144), mixed=partial(_one, "ordinary"),
+            widths={2: 0.2, 10: 0.8}, wide=dict.fromkeys((1000, 262144), partial(_one, "ordinary")),
         ),
         Loss(
             "log-likelihood", "distributions", {name: partial(_one_with_label, name) for name in PAIRS},
@@ -55,7 +55,7 @@ def _of_two(
         p, q = floats(rows, "p"), floats(rows, "q")
         defined = (p >= 0) & (q >= 0) & (p < np.inf) & (q < np.inf)
         value, by_p, by_q = terms(np.where(defined, p, 1), np.where(defined, q, 1))
-        outside = ~defined.all(-1)
+        outside = ~oracle.every(defined)
         gradient = np.concatenate([by_p, by_q], -1) / unit
         (value,) = oracle.undefined_where(outside, value.sum(-1) / unit)
         # Classes that are defined keep their slopes, also where another one is not.
@@ -75,7 +75,7 @@ def _of_two(
     return Loss(
         name, "distributions", {regime: partial(_two, regime) for regime in PAIRS},
         {"xent": by_jax(function, ("p", "q"))}, truth, exact, moved={"p": (0, 1), "q": (0, 1)},
-        widths={2: 0.2, 10: 0.8}, wide=(1000, 262144), mixed=partial(_two, "ordinary"),
+        widths={2: 0.2, 10: 0.8}, wide=dict.fromkeys((1000, 262144), partial(_two, "ordinary")),
     )  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def _entropy(rows: Rows) -> Truth:
     p = floats(rows, "p")
     defined = (p >= 0) & (p < np.inf)
     safe = np.where(defined, p, 1)
-    (value,) = oracle.undefined_where(~defined.all(-1), -np.sum(safe * _log(safe), -1))
+    (value,) = oracle.undefined_where(~oracle.every(defined), -np.sum(safe * _log(safe), -1))
     gradient = np.where(safe > 0, -1 - _log(safe), -LOG_TINY)
     scale = np.maximum(1, np.abs(_log(safe)))
     return Truth(value, np.where(defined, gradient, np.nan), scale, np.full(len(value), p.shape[1] * TINY))
@@ -245,7 +245,9 @@ def _perplexity(rows: Rows) -> Truth:
     scale = gradient * (1 + size[:, None])
     undefined = np.isnan(value)
     gradient = np.where(undefined[:, None] & (weights > 0), np.nan, gradient)
-    judged = np.broadcast_to(~(value > 1e38)[:, None], gradient.shape)  # of what is beyond the floats, a part may be inf
+    judged = np.broadcast_to(
+        ~(value > 1e38)[:, None], gradient.shape
+    )  # of what is beyond the floats, a part may be inf
     return Truth(value, gradient, scale, np.full(len(value), TINY), value * (1 + size), judged=judged)
 
 

@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -38,12 +37,12 @@ def losses_of(torch: bool) -> list[Loss]:
         Loss(
             "KL divergence", "divergences", {name: partial(_rows, name) for name in NAMES}, runs, _truth, _exact,
             moved={"log_predictions": (-1e5, 1e4), "targets": (0, 1)}, widths={2: 0.2, 10: 0.8},
-            wide=(1000,), mixed=partial(_rows, "ordinary"),
+            wide=dict.fromkeys((1000,), partial(_rows, "ordinary")),
         ),
         Loss(
             "KL divergence, log targets", "divergences", {name: partial(_rows_of_logs, name) for name in NAMES},
             of_logs, _truth_of_logs, _exact_of_logs, moved=dict.fromkeys(by_logs, (-1e5, 5)),
-            widths={2: 0.2, 10: 0.8}, wide=(1000,), mixed=partial(_rows_of_logs, "ordinary"),
+            widths={2: 0.2, 10: 0.8}, wide=dict.fromkeys((1000,), partial(_rows_of_logs, "ordinary")),
         ),
     ]  # fmt: skip
 
@@ -75,7 +74,7 @@ def _rows_of_logs(regime: str, random: Random, rows: int, classes: int, dtype: s
 
 def _truth(rows: Rows) -> Truth:
     log_q, t = floats(rows, "log_predictions"), floats(rows, "targets")
-    outside = ~((log_q < np.inf) & (t >= 0) & (t < np.inf)).all(-1)
+    outside = ~oracle.every((log_q < np.inf) & (t >= 0) & (t < np.inf))
     there = (t > 0) & ~outside[:, None]
     log_t = np.log(np.where(there, t, 1))
     log_q, t = np.where(there, log_q, 0), np.where(there, t, 0)
@@ -101,7 +100,7 @@ def _exact(row: Rows) -> tuple[Any, list[Any]]:
 
 def _truth_of_logs(rows: Rows) -> Truth:
     log_q, log_t = floats(rows, "log_predictions"), floats(rows, "log_targets")
-    outside = ~((log_q < np.inf) & (log_t < np.inf)).all(-1)
+    outside = ~oracle.every((log_q < np.inf) & (log_t < np.inf))
     there = (log_t > -np.inf) & ~outside[:, None]
     impossible = there & (log_q == -np.inf)
     log_t, log_q = np.where(there, log_t, 0), np.where(there & ~impossible, log_q, 0)

@@ -5,7 +5,19 @@ from collections.abc import Sequence
 
 from xent.experiments.precision.loss import Loss
 
-FAMILIES = ("softmax", "modifiers", "focal", "sigmoid", "binary", "divergences", "distributions", "distillation", "top_k", "products", "ctc")
+FAMILIES = (
+    "softmax",
+    "modifiers",
+    "focal",
+    "sigmoid",
+    "binary",
+    "divergences",
+    "distributions",
+    "distillation",
+    "top_k",
+    "products",
+    "ctc",
+)
 """The modules that list them, in the order of the tables."""
 
 

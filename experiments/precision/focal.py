@@ -34,8 +34,8 @@ def _focal(name: str, gamma: float, weighted: bool) -> Loss:
     return Loss(
         name, "focal", regimes_of(_weighted_rows), {"xent": by_jax(ours)},
         partial(_focal_truth, gamma=gamma, weighted=weighted), partial(_exact_focal, gamma=gamma, weighted=weighted),
-        within(8 + 4 * gamma, 8 + 4 * gamma), widths={2: 0.2, 10: 0.8}, wide=(1000,),
-        mixed=partial(_weighted_rows, mixed),
+        within(8 + 4 * gamma, 8 + 4 * gamma),
+        widths={2: 0.2, 10: 0.8}, wide=dict.fromkeys((1000,), partial(_weighted_rows, mixed)),
     )  # fmt: skip
 
 
@@ -92,8 +92,8 @@ def _poly(name: str, epsilon: float) -> Loss:
     return Loss(
         name, "focal", regimes_of(soft_rows), {"xent": by_jax(ours), "optax": by_jax(optaxs)},
         partial(_poly_truth, epsilon=epsilon), partial(_exact_poly, epsilon=epsilon),
-        lambda classes: (8.0 if classes <= 1000 else 32.0, 16.0), widths={2: 0.2, 10: 0.8}, wide=(1000, 262144),
-        mixed=partial(soft_rows, mixed),
+        lambda classes: (8.0 if classes <= 1000 else 32.0, 16.0),
+        widths={2: 0.2, 10: 0.8}, wide=dict.fromkeys((1000, 262144), partial(soft_rows, mixed)),
     )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def soft_rows(draw: Draw, random: Random, rows: int, classes: int, dtype: str) -
 def _poly_truth(rows: Rows, epsilon: float) -> Truth:
     t = floats(rows, "labels")
     of = oracle.softmax_of(floats(rows, "logits"))
-    outside = ~of.defined | ~((t >= 0) & (t < np.inf)).all(-1)
+    outside = ~of.defined | ~oracle.every((t >= 0) & (t < np.inf))
     t = np.where(outside[:, None], 1.0, t)
     value = np.sum(oracle.product(t, of.cost + epsilon * of.not_p), -1)
     size = np.sum(oracle.product(t, of.cost + abs(epsilon) * of.not_p), -1)
@@ -132,9 +132,7 @@ def _exact_poly(row: Rows, epsilon: float) -> tuple[Any, list[Any]]:
 
     p, costs = oracle.exact_softmax_of(oracle.numbers(floats(row, "logits")))
     t, weight = oracle.numbers(floats(row, "labels")), mpmath.mpf(epsilon)
-    value = mpmath.fsum(
-        label * (cost + weight * (1 - q)) for label, cost, q in zip(t, costs, p, strict=True) if label
-    )
+    value = mpmath.fsum(label * (cost + weight * (1 - q)) for label, cost, q in zip(t, costs, p, strict=True) if label)
     mass, hit = mpmath.fsum(t), mpmath.fsum(label * q for label, q in zip(t, p, strict=True))
     gradient = [q * mass - label + weight * q * (hit - label) for label, q in zip(t, p, strict=True)]
     return value, gradient

@@ -1,4 +1,4 @@
-"""What a loss under test is: how its inputs are drawn, how libraries run it, what is true, and which bound it promises."""
+"""What a loss under test is: how its inputs are drawn, how libraries run it, what is true, and what it promises."""
 
 import importlib.util
 from collections.abc import Callable, Mapping
@@ -46,15 +46,13 @@ class Loss(NamedTuple):
     """Value and gradient of one row (`[1, ...]`) as textbooks print them, in many digits."""
     bounds: Callable[[int], tuple[float, float]] = contract
     """Classes -> what value and gradient promise, in ulp of float32 at the sizes that `truth` names."""
-    moved: Mapping[str, tuple[float, float]] = {"logits": LOGITS}  # noqa: RUF012
+    moved: Mapping[str, tuple[float, float]] = {"logits": LOGITS}
     """What the search changes, and within which limits; what cannot be negative changes by factors."""
-    widths: Mapping[int, float] = {10: 1.0}  # noqa: RUF012
+    widths: Mapping[int, float] = {10: 1.0}
     """Classes -> share of the rows. The search goes on with the width of the largest share."""
-    wide: tuple[int, ...] = ()
-    """More classes, a few rows each."""
-    mixed: Regime | None = None
-    """What those are drawn from."""
-    share: Mapping[str, float] = {"float32": 0.1, "bfloat16": 0.02, "float16": 0.02}  # noqa: RUF012
+    wide: Mapping[int, Regime] = {}
+    """More classes -> what a few rows are drawn from."""
+    share: Mapping[str, float] = {"float32": 0.1, "bfloat16": 0.02, "float16": 0.02}
     """Of the rows asked for, by dtype."""
     of: tuple[str, ...] = ("value", "gradient")
     """What there is to judge: a closed form of a derivative has no value."""

@@ -139,16 +139,17 @@ def batches(loss: Loss, dtype: str, plan: Plan, random: np.random.Generator, poo
     """Yield every batch with the name of its regime. The search goes on from what those before left in `pool`."""
     main = max(loss.widths, key=lambda width: loss.widths[width])
     widths = {main: 1.0} if plan.narrow else loss.widths
-    each, searched = plan.rows(loss, dtype), ()
+    each = plan.rows(loss, dtype)
+    searched: tuple[int, ...] = ()
     for name, regime in loss.regimes.items():
         for width, share in widths.items():
             for number in sizes(each * share, width):
                 rows = regime(random, number, width, dtype)
                 searched = shape(rows) if width == main else searched
                 yield name, rows
-    for width in () if plan.narrow or loss.mixed is None else loss.wide:
+    for width, regime in () if plan.narrow else loss.wide.items():
         for number in sizes(max(each // 100, 9) if width <= 1000 else 9, width):
-            yield f"{width} classes", loss.mixed(random, number, width, dtype)
+            yield f"{width} classes", regime(random, number, width, dtype)
     at_once = sizes(each * widths[main], main)[0]  # a size that is compiled already
     for _ in range(-(-2 * each // at_once)):
         found = pool.held[searched][1]

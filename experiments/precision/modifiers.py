@@ -58,7 +58,7 @@ def _loss(name: str, options: Options, torch: bool) -> Loss:
         name, "softmax-modifiers", regimes_of(_rows),
         {"xent": by_jax(ours)} | ({"torch": by_torch(torchs)} if torch else {}),
         partial(_truth, options=options), partial(_exact, options=options),
-        widths={2: 0.2, 10: 0.8}, wide=(1000,), mixed=partial(_rows, mixed),
+        widths={2: 0.2, 10: 0.8}, wide=dict.fromkeys((1000,), partial(_rows, mixed)),
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ class Truth(NamedTuple):
     judged: np.ndarray | None = None
     """`[rows, inputs]` booleans: where the gradient is one that the loss promises; everywhere if not given."""
     relative: bool = False
-    """Whether the gradient's error counts not in ulp at its scale, but in 2**-23 of that, which is up to two of them."""
+    """Whether the gradient's error counts not in ulp at its scale, but in 2**-23 of that, one to two of them."""
 
 
 def softmax(logits: np.ndarray, targets: np.ndarray, hard: np.ndarray | None, where: np.ndarray | None) -> Truth:
@@ -196,6 +196,16 @@ def surplus(r: np.ndarray) -> np.ndarray:
         series = 1 - near / n * series
     with np.errstate(over="ignore", invalid="ignore"):
         return np.where(np.abs(r) <= 0.1, near * near / 2 * series, (r - 1) + np.exp(-r))
+
+
+def every(flags: np.ndarray) -> np.ndarray:
+    """Which rows are true all over."""
+    return np.asarray(flags.all(-1))
+
+
+def some(flags: np.ndarray) -> np.ndarray:
+    """Which rows are true somewhere."""
+    return np.asarray(flags.any(-1))
 
 
 def product(weights: np.ndarray, costs: np.ndarray) -> np.ndarray:

@@ -33,7 +33,9 @@ def pair(regime: str, random: Random, rows: int, classes: int, dtype: str) -> tu
     elif regime == "tails":
         p, q = (a * 10 ** random.uniform(-30, 0, a.shape) for a in (p, q))
     elif regime == "smallest normal":
-        p, q = (np.where(random.random(a.shape) < 0.5, SMALLEST * 2 ** random.uniform(0, 4, a.shape), a) for a in (p, q))
+        p, q = (
+            np.where(random.random(a.shape) < 0.5, SMALLEST * 2 ** random.uniform(0, 4, a.shape), a) for a in (p, q)
+        )
     elif regime == "unnormalised":
         p, q = (np.minimum(a * 10 ** random.uniform(-6, 1, (rows, 1)), 1) for a in (p, q))
     p, q = (np.where(a < SMALLEST, 0, rounded(a, dtype)) for a in (p, q))

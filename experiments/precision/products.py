@@ -86,8 +86,8 @@ def _softmax(
     return Loss(
         name, "products", regimes_of(rows_of),
         {"xent": products_by_jax(function)}, truth, partial(_exact, kind=kind), bounds,
-        moved={"logits": LOGITS, "vector": (-1e3, 1e3)}, widths={2: 0.2, 10: 0.8}, wide=(1000,),
-        mixed=partial(rows_of, mixed), of=("gradient",),
+        moved={"logits": LOGITS, "vector": (-1e3, 1e3)},
+        widths={2: 0.2, 10: 0.8}, wide=dict.fromkeys((1000,), partial(rows_of, mixed)), of=("gradient",),
     )  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def _targets(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     labels, shape = rows["labels"], rows["logits"].shape
     if labels.ndim == 2:
         t = floats(rows, "labels")
-        outside = ~((t >= 0) & (t < np.inf)).all(-1)
+        outside = ~oracle.every((t >= 0) & (t < np.inf))
         return np.where(outside[:, None], 1, t), outside
     return 1.0 * (np.arange(shape[1]) == labels[:, None]), (labels < 0) | (labels >= shape[1])
 

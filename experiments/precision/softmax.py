@@ -38,15 +38,13 @@ def _loss(name: str, masked: bool, runs: dict[str, Run], smoothing: float | None
         truth=_truth_of_soft if smoothing is None else partial(_truth, smoothing=smoothing),
         exact=_exact_of_soft if smoothing is None else partial(_exact, smoothing=smoothing),
         widths={10: 1.0} if masked else {2: 0.45, 10: 0.5, 100: 0.05},
-        wide=() if masked else (1000, 262144), mixed=partial(softmax_rows, mixed), share=CORE,
+        wide={} if masked else dict.fromkeys((1000, 262144), partial(softmax_rows, mixed)), share=CORE,
     )  # fmt: skip
 
 
 def _integer(name: str, smoothing: float, masked: bool, torch: bool) -> Loss:
     def ours(logits: jax.Array, labels: jax.Array, where: jax.Array | None = None, **_: Any) -> jax.Array:
-        return losses.softmax_cross_entropy_with_integer_labels(
-            logits, labels, where=where, label_smoothing=smoothing
-        )
+        return losses.softmax_cross_entropy_with_integer_labels(logits, labels, where=where, label_smoothing=smoothing)
 
     def optax_hard(logits: jax.Array, labels: jax.Array, where: jax.Array | None = None, **_: Any) -> jax.Array:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels, where=where)

@@ -34,8 +34,9 @@ def _loss(name: str, tail: Literal["bucket", "spread"], temperature: float) -> L
     return Loss(
         name, "distillation", regimes_of(_rows), {"xent": by_jax(ours)},
         partial(_truth, bucket=tail == "bucket", temperature=temperature),
-        partial(_exact, bucket=tail == "bucket", temperature=temperature), within(16, np.inf),  # nothing is said of the gradient
-        wide=(1000,), mixed=partial(_rows, mixed),
+        partial(_exact, bucket=tail == "bucket", temperature=temperature),
+        within(16, np.inf),  # nothing is said of the gradient
+        wide=dict.fromkeys((1000,), partial(_rows, mixed)),
     )  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def _rows(draw: Draw, random: Random, rows: int, width: int, dtype: str) -> Rows
 def _parts(rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """What each class is given by name, `[rows, V]`; the others, likewise; their mass, `[rows, 1]`; what is wrong."""
     z, classes, t = floats(rows, "logits"), rows["classes"], floats(rows, "probabilities")
-    outside = ~((classes >= 0) & (classes < z.shape[1]) & (t >= 0) & (t <= 1)).all(-1)
+    outside = ~oracle.every((classes >= 0) & (classes < z.shape[1]) & (t >= 0) & (t <= 1))
     t = np.where(outside[:, None], 0, t)
     target = np.zeros(z.shape)
     for i in range(KEPT):

@@ -276,7 +276,7 @@ def test_rows_add_up_to_what_was_asked_for():
                 each = plan.rows(loss, dtype)
                 shares = sum(sum(sizes(each * share, width)) for width, share in loss.widths.items())
                 assert shares * len(loss.regimes) + 2 * each >= inputs * loss.share[dtype] - 1e-6
-    assert all(max(LOSSES[name].wide, default=262144) == 262144 for name in CORE)
+    assert all(262144 in LOSSES[name].wide for name in CORE if LOSSES[name].wide)
 
 
 def test_every_loss_is_measured():
@@ -293,7 +293,7 @@ def test_every_loss_is_measured():
 # The command.
 
 
-FEW = ("softmax, soft labels", "sigmoid, yes or no", "distillation, total variation", "gradient", "ctc, 6 frames")
+FEW = ("softmax, soft labels", "sigmoid, yes or no", "distillation, total variation", "gradient")
 
 
 @pytest.fixture
@@ -318,7 +318,7 @@ def test_it_ends_with_tables_and_a_picture_and_inputs_that_reproduce(xent, tmp_p
     holds = all(cell["xent_holds"] == "True" for cell in cells)
     assert outcome.code == (0 if holds else 1)
     assert ("BROKEN" in outcome.out) != holds
-    for family in ("softmax", "sigmoid", "distillation", "products", "ctc"):
+    for family in ("softmax", "sigmoid", "distillation", "products"):
         for dtype in ("", "-bfloat16", "-float16"):
             assert (run / f"{family}{dtype}.png").read_bytes().startswith(b"\x89PNG")
     checks = list(csv.DictReader((run / "mpmath.csv").read_text().splitlines()))
@@ -327,8 +327,11 @@ def test_it_ends_with_tables_and_a_picture_and_inputs_that_reproduce(xent, tmp_p
     worst = list(csv.DictReader((run / "worst.csv").read_text().splitlines()))
     assert {row["library"] for row in worst} == {"xent", "optax"}
     assert {row["loss"] for row in worst} == set(FEW)
-    for row in [row for row in worst if row["library"] == "xent"][::17]:
-        reproduce(row)
+    for of in ("value", "gradient"):
+        lines = {row["loss"]: row for row in worst if row["library"] == "xent" and row["of"] == of}
+        for name in FEW:
+            if of in LOSSES[name].of:
+                reproduce(lines[name])
 
 
 def reproduce(row):
