@@ -38,9 +38,8 @@ def losses_of(torch: bool) -> list[Loss]:
         ),
         Loss(
             "perplexity", "distributions", {name: partial(_losses, name) for name in _PERPLEXITY},
-            {"xent": by_jax(lambda loss, weights: jax.vmap(lambda x, w: losses.perplexity(x, weights=w))(loss, weights),
-                            ("loss",))},
-            _perplexity, _exact_perplexity, within(8, 8), moved={"loss": (-1e3, 1e3)},
+            {"xent": by_jax(_of_each, ("costs",))},
+            _perplexity, _exact_perplexity, within(8, 8), moved={"costs": (-1e3, 1e3)},
         ),
     ]  # fmt: skip
 
@@ -217,6 +216,10 @@ def _exact_log_likelihood(row: Rows) -> tuple[Any, list[Any]]:
 _PERPLEXITY = ("ordinary", "small", "near overflow", "both signs", "no weight", "undefined")
 
 
+def _of_each(costs: jax.Array, weights: jax.Array) -> jax.Array:
+    return jax.vmap(lambda row, of_row: losses.perplexity(row, weights=of_row))(costs, weights)
+
+
 def _losses(regime: str, random: Random, rows: int, tokens: int, dtype: str) -> Rows:
     loss = random.gamma(1.0, 1.0, (rows, tokens)) * 10 ** random.uniform(-2, 1.2, (rows, 1))
     weights = random.uniform(0, 2, (rows, tokens)) * (random.random((rows, tokens)) < 0.8)
@@ -232,11 +235,11 @@ def _losses(regime: str, random: Random, rows: int, tokens: int, dtype: str) -> 
     elif regime == "undefined":
         weights[:, 0] = 1
         loss[:, 0] = np.nan
-    return {"loss": rounded(loss, dtype).astype(jnp.dtype(dtype)), "weights": weights.astype(np.float32)}
+    return {"costs": rounded(loss, dtype).astype(jnp.dtype(dtype)), "weights": weights.astype(np.float32)}
 
 
 def _perplexity(rows: Rows) -> Truth:
-    loss, weights = floats(rows, "loss"), floats(rows, "weights")
+    loss, weights = floats(rows, "costs"), floats(rows, "weights")
     loss, total = np.where(weights > 0, loss, 0), weights.sum(-1, keepdims=True)
     shares = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
     mean, size = (np.sum(shares * a, -1) for a in (loss, np.abs(loss)))
@@ -255,7 +258,7 @@ def _perplexity(rows: Rows) -> Truth:
 def _exact_perplexity(row: Rows) -> tuple[Any, list[Any]]:
     import mpmath
 
-    loss, weights = oracle.numbers(floats(row, "loss")), oracle.numbers(floats(row, "weights"))
+    loss, weights = oracle.numbers(floats(row, "costs")), oracle.numbers(floats(row, "weights"))
     total = mpmath.fsum(weights)
     if not total:
         return mpmath.mpf(1), weights

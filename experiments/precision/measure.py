@@ -259,7 +259,10 @@ def distance(loss: Loss, dtype: str, row: Rows) -> float:
     truth = loss.truth(row)
     far = 2.0**-20  # below what is forgiven: no news
     truth = truth._replace(
-        slack=truth.slack * far, slope_slack=None if truth.slope_slack is None else truth.slope_slack * far
+        slack=truth.slack * far,
+        # Nor is it that a difference has the digits of its terms.
+        scale=np.maximum(truth.scale, np.abs(truth.gradient)),
+        slope_slack=None if truth.slope_slack is None else truth.slope_slack * far,
     )
     found = judge(truth, (np.array([value]), gradient.reshape(1, -1)), dtype)
     return max(float(error.max(initial=0)) for of, (error, _) in zip(OF, found, strict=True) if of in loss.of)

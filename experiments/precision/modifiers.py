@@ -110,10 +110,13 @@ def _truth(rows: Rows, options: Options) -> Truth:
             moved = np.where(np.arange(classes) == labels[:, None], others, moved)
         scale = scale * (1 + here + moved + steepness) + penalty * moved
     value, gradient = oracle.undefined_where(outside, value, gradient * slope)
+    # What a flushed exponential is multiplied by: in the cap's slope by 4, in the penalty's by L.
+    flushed = np.maximum(1, slope) * (1 + 2 * options.z_loss * np.abs(total))[:, None] * np.ones_like(z)
+    flushed = flushed if options.logit_soft_cap is None else 4 * flushed
     # Under a soft cap or a temperature a logit of -inf stays what it is, and nothing is promised of its gradient.
     plain = options.logit_soft_cap is None and options.temperature == 1
     return Truth(value, gradient, scale * slope, slack, np.where(np.isinf(value), value, size),
-                 np.broadcast_to(slack[:, None] * np.maximum(1, slope), z.shape),
+                 slack[:, None] * flushed,
                  None if plain else outside[:, None] | np.isfinite(z))  # fmt: skip
 
 

@@ -21,6 +21,7 @@ def pair(regime: str, random: Random, rows: int, classes: int, dtype: str) -> tu
     elif regime == "nearly equal":
         q = p * (1 + random.standard_normal(p.shape) * 10 ** random.uniform(-8, -0.5, (rows, 1)))
         q = np.where(random.random((rows, 1)) < 0.5, p * (1 + 2.0**-23 * random.integers(-3, 4, p.shape)), np.abs(q))
+        p, q = np.minimum(p, 1), np.minimum(q, 1)
     elif regime == "one-hot":
         p = 1.0 * (np.arange(classes) == random.integers(classes, size=(rows, 1)))
         q = np.where(random.random((rows, 1)) < 0.3, p, q)

@@ -152,9 +152,13 @@ def _product(rows: Rows, apart: str | None = None) -> Truth:
         product[some] = np.sum(of.p[some, None, :] * difference, -1)
         scale[some] = np.sum(of.p[some, None, :] * np.abs(difference), -1)
     if apart:
-        at = np.clip(rows["labels"], 0, v.shape[1] - 1) if apart == "label" else of.x.argmax(-1)
-        distance = np.abs(v - np.take_along_axis(v, at[:, None], -1))
-        scale = distance + np.sum(of.p * distance, -1, keepdims=True)
+        last = v.shape[1] - 1
+        of_label = np.clip(rows["labels"], 0, last) if apart == "label" else None
+        tops = [of.x.argmax(-1), last - of.x[:, ::-1].argmax(-1)]  # of several largest logits, whichever
+        scale = np.zeros_like(v)
+        for at in tops if of_label is None else [of_label]:
+            distance = np.abs(v - np.take_along_axis(v, at[:, None], -1))
+            scale = np.maximum(scale, distance + np.sum(of.p * distance, -1, keepdims=True))
     reach = v.max(-1, keepdims=True) - v.min(-1, keepdims=True)
     slack = np.maximum(mass, 1) * (np.maximum(reach, 1) if apart else reach)
     return _truth(rows, mass * of.p * product, mass * of.p * scale, outside | ~of.defined, slack)

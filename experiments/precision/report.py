@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -145,27 +146,27 @@ WRONG = 1e10
 def draw(cells: Sequence[Cell], dtype: str, file: Path) -> None:
     """Draw the largest error of every library, loss and regime, with the bound."""
     cells = [cell for cell in cells if cell.dtype == dtype]
-    losses = list(dict.fromkeys(cell.loss for cell in cells))
+    panels = list(dict.fromkeys((cell.loss, cell.of) for cell in cells))
     regimes = list(dict.fromkeys(cell.regime for cell in cells))
-    across = min(3, len(losses))
-    down = -(-len(losses) // across)
-    figure = Figure(figsize=(2.2 + 5.2 * across, 1.2 + (0.6 + 0.2 * len(regimes)) * down), layout="constrained")
-    grid = figure.subplots(down, 2 * across, sharex=True, sharey=True, squeeze=False)
+    across = min(6, len(panels))
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(2.2 + 2.6 * across, 1.2 + (0.6 + 0.2 * len(regimes)) * down), layout="constrained")
+    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    kinds: dict[str, Artist] = {}
     for number in range(down * across):
-        for column, of in enumerate(OF):
-            axes = grid[number // across, number % across * 2 + column]
-            if number >= len(losses):
-                axes.set_axis_off()
-                continue
-            loss = losses[number]
-            _panel(axes, [cell for cell in cells if cell.loss == loss and cell.of == of], regimes)
-            axes.set_title(f"{loss}\n{of}", fontsize=9)
-            if number + across >= len(losses):
-                axes.tick_params(labelbottom=True)
-                axes.set_xlabel(f"ulp of {'float32' if of == 'value' else dtype}", fontsize=9)
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    kinds = dict(zip(labels, handles, strict=True))
-    figure.legend(kinds.values(), kinds, loc="outside upper right", ncols=4, fontsize=9)
+        axes = grid[number // across, number % across]
+        if number >= len(panels):
+            axes.set_axis_off()
+            continue
+        loss, of = panels[number]
+        _panel(axes, [cell for cell in cells if (cell.loss, cell.of) == (loss, of)], regimes)
+        handles, labels = axes.get_legend_handles_labels()
+        kinds |= dict(zip(labels, handles, strict=True))
+        axes.set_title(f"{loss}\n{of}", fontsize=9)
+        if number + across >= len(panels):
+            axes.tick_params(labelbottom=True)
+            axes.set_xlabel(f"ulp of {'float32' if of == 'value' else dtype}", fontsize=9)
+    figure.legend(list(kinds.values()), list(kinds), loc="outside upper right", ncols=4, fontsize=9)
     rows = sum({(cell.loss, cell.regime): cell.rows for cell in cells}.values())
     figure.suptitle(f"Largest error of {dtype} losses against extended precision, {rows:,} inputs", x=0.01, ha="left")
     figure.savefig(file, dpi=110)
@@ -173,14 +174,14 @@ def draw(cells: Sequence[Cell], dtype: str, file: Path) -> None:
 
 def _panel(axes: Axes, cells: Sequence[Cell], regimes: Sequence[str]) -> None:
     heights = {regime: -place for place, regime in enumerate(regimes)}
-    for cell in cells:
-        height = heights[cell.regime]
-        if math.isfinite(cell.bound):
-            axes.vlines(cell.bound, height - 0.5, height + 0.5, color="black", linewidth=1.2, label="our bound")
-        for library, error in cell.errors.items():
-            at = WRONG if error.wrong else min(max(error.largest, 0.1), WRONG / 30)
-            size = {"o": 26, "x": 30, "+": 44}[_MARKERS[library]]
-            axes.scatter([at], [height], s=size, c=_COLOURS[library], marker=_MARKERS[library], label=library, zorder=3)
+    bounded = [cell for cell in cells if math.isfinite(cell.bound)]
+    middle = np.array([heights[cell.regime] for cell in bounded])
+    axes.vlines([cell.bound for cell in bounded], middle - 0.5, middle + 0.5, "black", linewidth=1.2, label="our bound")
+    for library in libraries(cells):
+        errors = [(cell.errors[library], heights[cell.regime]) for cell in cells if library in cell.errors]
+        at = [WRONG if error.wrong else min(max(error.largest, 0.1), WRONG / 30) for error, _ in errors]
+        size, marker = {"o": 26, "x": 30, "+": 44}[_MARKERS[library]], _MARKERS[library]
+        axes.scatter(at, [y for _, y in errors], s=size, c=_COLOURS[library], marker=marker, label=library, zorder=3)
     axes.axvspan(WRONG / 5, WRONG * 5, color="tab:red", alpha=0.12, linewidth=0)
     axes.set_xscale("log")
     axes.set_xlim(0.05, WRONG * 5)
