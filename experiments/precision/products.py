@@ -52,15 +52,16 @@ def losses_of(torch: bool) -> list[Loss]:
     hard, soft = losses.softmax_cross_entropy_with_integer_labels, losses.softmax_cross_entropy
     no_vector = _without_vector
     return [
-        _softmax("gradient", no_vector(softmax_gradient), _gradient, "index", _wide(8, 32)),
-        _softmax("gradient, soft labels", no_vector(softmax_gradient), _gradient, "probabilities", _wide(8, 32)),
-        _softmax("Hessian product", softmax_product, _product, "index", _wide(16, 64)),
-        _softmax("Hessian product, soft labels", softmax_product, _product, "probabilities", _wide(16, 64)),
-        _softmax("Gauss-Newton product", softmax_through, _product, "index", _wide(16, 64)),
-        _softmax("Fisher diagonal", fisher, _fisher, "none", _wide(16, 64)),
-        _softmax("Hessian product by differentiation", by_differentiation(hard),
+        _softmax("softmax gradient", no_vector(softmax_gradient), _gradient, "index", _wide(8, 32)),
+        _softmax("softmax gradient, soft labels", no_vector(softmax_gradient), _gradient, "probabilities",
+                 _wide(8, 32)),
+        _softmax("softmax Hessian product", softmax_product, _product, "index", _wide(16, 64)),
+        _softmax("softmax Hessian product, soft labels", softmax_product, _product, "probabilities", _wide(16, 64)),
+        _softmax("softmax Gauss-Newton product", softmax_through, _product, "index", _wide(16, 64)),
+        _softmax("softmax Fisher diagonal", fisher, _fisher, "none", _wide(16, 64)),
+        _softmax("softmax Hessian product by differentiation", by_differentiation(hard),
                  partial(_product, apart="label"), "index", _wide(16, 40)),
-        _softmax("Hessian product by differentiation, soft", by_differentiation(soft),
+        _softmax("softmax Hessian product by differentiation, soft", by_differentiation(soft),
                  partial(_product, apart="top"), "weights", _wide(16, 40)),
         _sigmoid("sigmoid gradient", no_vector(losses.sigmoid_binary_cross_entropy_gradient), "gradient"),
         _sigmoid("sigmoid Hessian product", sigmoid_product, "product"),
@@ -82,7 +83,7 @@ def _softmax(
 ) -> Loss:
     """`labelled` by "none", an "index", "weights" or "probabilities"."""
     rows_of = partial(_rows, labelled=labelled)
-    kind = "fisher" if truth is _fisher else "gradient" if name.startswith("gradient") else "product"
+    kind = "fisher" if truth is _fisher else "gradient" if "gradient" in name else "product"
     return Loss(
         name, "products", regimes_of(rows_of),
         {"xent": products_by_jax(function)}, truth, partial(_exact, kind=kind), bounds,
