@@ -9,7 +9,7 @@ import numpy as np
 from rich.table import Table
 
 from xent import losses
-from xent.experiments.precision_oracle import sigmoid
+from xent.experiments.precision.oracle import sigmoid
 
 CLIP = 1e-7
 """Keras's epsilon."""

@@ -35,7 +35,7 @@ COMMANDS = {
     ),
     "precision": (
         "xent.experiments.precision",
-        "the largest errors of the cross-entropies in every regime, beside optax and torch",
+        "the largest errors of every loss in every regime, beside optax and torch",
     ),
     "bench": ("xent.experiments.bench", "measure on this machine: xent bench train"),
 }

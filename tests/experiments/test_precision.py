@@ -1,56 +1,94 @@
 """`xent precision`: its truth against mpmath, its judgement against losses that are wrong, and its files."""
 
 import csv
+import itertools
 import math
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from xent.experiments import precision
-from xent.experiments import precision_oracle as oracle
-from xent.experiments.precision_losses import make_losses
-from xent.experiments.precision_measure import OURS, Plan, bound, judge, measure, sizes, take
-from xent.experiments.precision_regimes import REGIMES, Rows, sigmoid_rows, softmax_rows
+from xent.experiments.precision import ctc, oracle
+from xent.experiments.precision.families import FAMILIES, make_losses
+from xent.experiments.precision.logits import REGIMES
+from xent.experiments.precision.loss import OURS, take
+from xent.experiments.precision.measure import Plan, bounds, distance, judge, measure, sizes
 
 inf, nan = np.inf, np.nan
 ULP = 2.0**-23
 LOSSES = {loss.name: loss for loss in make_losses(torch=False)}
+CORE = [loss.name for loss in LOSSES.values() if loss.share["float32"] > 0.3]
 INTEGER = LOSSES["softmax, integer labels"]
-SMALL = Plan(rows=200, widths={10: 1.0}, wide={}, searched=400, checked=20, checked_logits=1000)
+SLOPES = [name for name in LOSSES if "value" in LOSSES[name].of and name != "ctc, 60 frames"]
+SMALL = Plan(inputs=7200, narrow=True, checked=20, checked_numbers=1000)
 
 
-def draw(loss, regime, rows, dtype, classes=7, seed=0):
-    random = np.random.default_rng(seed)
-    if loss.kind == "sigmoid":
-        return sigmoid_rows(REGIMES[regime], random, rows, dtype, soft=loss.soft)
-    return softmax_rows(REGIMES[regime], random, rows, classes, dtype, masked=loss.masked)
+def draw(loss, regime, rows, dtype, classes=None, seed=0):
+    width = classes or max(loss.widths, key=lambda width: loss.widths[width])
+    return loss.regimes[regime](np.random.default_rng(seed), rows, width, dtype)
 
 
 # The truth.
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("name", list(LOSSES))
-def test_the_truth_is_that_of_80_digits(name, dtype):
+def test_the_truth_is_that_of_80_digits(name):
     loss = LOSSES[name]
-    for regime in REGIMES.keys() - ({"undefined"} if loss.masked else set()):
-        rows = draw(loss, regime, 25, dtype)
+    for regime, dtype in zip(loss.regimes, itertools.cycle(("float32", "bfloat16", "float16")), strict=False):
+        rows = draw(loss, regime, 6, dtype)
         truth = loss.truth(rows)
-        for row in range(len(rows.labels)):
-            if not np.isfinite(truth.value[row]):
-                continue
-            value, gradient = loss.exact(rows, row)
-            tiny = oracle.TINY * 2**-20
-            assert oracle.ulps(truth.value[row], value, value, tiny, "float32")[0] < 1e-6, regime
-            assert oracle.ulps(truth.gradient[row], gradient, truth.scale[row], tiny, "float32")[0].max() < 1e-6, regime
+        for row in np.flatnonzero(np.isfinite(truth.value)):
+            assert distance(loss, "float32", take(rows, np.array([row]))) < 1e-4, (regime, dtype)
+
+
+@pytest.mark.parametrize("name", SLOPES)
+def test_the_gradient_is_the_slope_of_the_value(name):
+    """In many digits, by moving each number a little: neither the truth nor its check has a sign wrong."""
+    loss = LOSSES[name]
+    rows = draw(loss, next(iter(loss.regimes)), 1, "float32", seed=3)
+    value, gradient = loss.exact(rows)
+    fields = [field for field in loss.moved if field in rows]
+    places = [(field, at) for field in fields for at in np.ndindex(rows[field].shape)]
+    for (field, at), true in zip(places, gradient, strict=False):
+        found = []
+        for way in (1, -1):
+            array = rows[field].astype(np.float64)
+            array[at] *= 1 + way * 2.0**-14
+            found.append((array[at], loss.exact(rows | {field: array})[0]))
+        (x, above), (y, below) = found
+        if np.isfinite(x) and x != y:
+            slope = (above - below) / (x - y)
+            assert slope == pytest.approx(true, rel=1e-3, abs=1e-12 + 1e-15 * abs(value) / abs(x - y)), (field, at)
+
+
+def test_ctc_is_the_sum_over_all_alignments():
+    loss = LOSSES["ctc, 6 frames"]
+    for regime in ("ordinary", "repeats", "padding anywhere"):
+        for row in range(3):
+            rows = take(draw(loss, regime, 3, "float32", seed=1), np.array([row]))
+            there = rows["logit_paddings"][0] == 0
+            y = rows["labels"][0][rows["label_paddings"][0] == 0].tolist()
+            x = rows["logits"][0][there].astype(float)
+            p = np.exp(x - x.max(-1, keepdims=True))
+            p /= p.sum(-1, keepdims=True)
+            total = sum(
+                np.prod([p[t, k] for t, k in enumerate(path)])
+                for path in itertools.product(range(ctc.CLASSES), repeat=len(x))
+                if [k for k, _ in itertools.groupby(path) if k] == y
+            )
+            if total:
+                assert loss.exact(rows)[0] == pytest.approx(-np.log(total), rel=1e-9)
+            else:
+                assert loss.truth(rows).value[0] == inf
 
 
 def test_the_truth_of_a_thousand_classes_is_that_of_80_digits():
     rows = draw(INTEGER, "equal others", 3, "float32", classes=1000)
     truth = INTEGER.truth(rows)
     for row in range(3):
-        value, gradient = INTEGER.exact(rows, row)
+        value, gradient = INTEGER.exact(take(rows, np.array([row])))
         np.testing.assert_allclose(truth.value[row], value, rtol=1e-12)
         np.testing.assert_allclose(truth.gradient[row], gradient, rtol=1e-12)
 
@@ -101,11 +139,18 @@ def test_what_is_not_finite_at_the_wrong_place_is_wrong():
     assert (errors[~wrong] == 0).all()
 
 
+def test_what_a_dtype_has_no_room_for_is_inf():
+    errors, wrong = oracle.ulps(np.array([inf, inf, -inf]), np.array([7e4, 6e4, 7e4]), np.ones(3), 0.0, "float16")
+    np.testing.assert_array_equal(wrong, [False, True, True])
+    assert errors[0] == 0
+
+
 def test_the_bound_is_the_contracts():
-    assert [bound("value", "float32", classes) for classes in (2, 1000, 1001, 262144)] == [8, 8, 32, 32]
-    assert bound("value", "bfloat16", 10) == 8
-    assert 0.5 < bound("gradient", "bfloat16", 10) < 0.5002
-    assert 0.5 < bound("gradient", "float16", 10) < 0.501
+    assert [bounds(INTEGER, "float32", classes)[0] for classes in (2, 1000, 1001, 262144)] == [8, 8, 32, 32]
+    assert bounds(INTEGER, "bfloat16", 10)[0] == 8
+    assert 0.5 < bounds(INTEGER, "bfloat16", 10)[1] < 0.5002
+    assert 0.5 < bounds(INTEGER, "float16", 10)[1] < 0.501
+    assert bounds(LOSSES["softmax focal, gamma 2"], "float32", 10) == (16, 16)
 
 
 def changed(change):
@@ -135,24 +180,43 @@ def test_a_wrong_loss_is_found(name):
         assert any(cell.errors[OURS].wrong for cell in broken)
 
 
-def test_a_truth_that_is_off_is_found():
-    class Off(type(INTEGER)):
-        def exact(self, rows, row):
-            value, gradient = super().exact(rows, row)
-            return value * (1 + 2e-11), gradient
+@pytest.mark.parametrize("family", sorted({loss.family for loss in LOSSES.values()}))
+def test_a_fault_in_any_family_is_found(family):
+    """Off by twice the bound, or a number where there should be NaN."""
+    loss = next(loss for loss in LOSSES.values() if loss.family == family)
+    value_bound, gradient_bound = loss.bounds(10)
+    of_value, of_gradient = (np.float32(1 + (2 * b + 4) * ULP) for b in (value_bound, gradient_bound))
 
-    found = measure(Off(*INTEGER), "float32", SMALL, np.random.default_rng(0))
+    def off(rows):
+        value, gradient = map(np.array, loss.runs[OURS](rows))
+        return (value * of_value, gradient) if "value" in loss.of else (value, gradient * of_gradient)
+
+    def bold(rows):
+        value, gradient = map(np.array, loss.runs[OURS](rows))
+        return (np.nan_to_num(value, posinf=inf, neginf=-inf), np.nan_to_num(gradient))
+
+    for run in (off, bold):
+        found = measure(loss._replace(runs={OURS: run}), "float32", SMALL, np.random.default_rng(0))
+        assert precision.verdict([found]), run
+
+
+def test_a_truth_that_is_off_is_found():
+    def off(row):
+        value, gradient = INTEGER.exact(row)
+        return value * (1 + 2e-11), gradient
+
+    found = measure(INTEGER._replace(exact=off), "float32", SMALL, np.random.default_rng(0))
     assert found.check.rows == 20
     assert found.check.differ > precision.AGREES
     assert any("mpmath" in line for line in precision.verdict([found]))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("name", list(LOSSES))
+@pytest.mark.parametrize("name", CORE)
 def test_ours_hold(name, dtype):
     """The contract, in small; thousands of rows at once, since XLA compiles them otherwise than a few."""
     loss = LOSSES[name]._replace(runs={OURS: LOSSES[name].runs[OURS]})
-    found = measure(loss, dtype, SMALL._replace(rows=1200, searched=2400), np.random.default_rng(0))
+    found = measure(loss, dtype, SMALL._replace(inputs=43_000), np.random.default_rng(0))
     assert precision.verdict([found]) == []
     assert found.check.differ < 1e-6
 
@@ -163,9 +227,9 @@ def test_a_search_goes_on_from_the_worst(monkeypatch):
 
     def faulty(rows):
         value, gradient = run(rows)
-        return value * (1 + np.float32(100 * ULP) * np.clip(rows.logits[:, 3].astype("f4"), 0, 50) / 50), gradient
+        return value * (1 + np.float32(100 * ULP) * np.clip(rows["logits"][:, 3].astype("f4"), 0, 50) / 50), gradient
 
-    plan = SMALL._replace(searched=2000)
+    plan = SMALL._replace(inputs=36_000)
     found = measure(INTEGER._replace(runs={OURS: faulty}), "float32", plan, np.random.default_rng(0))
     by_regime = {cell.regime: cell.errors[OURS].largest for cell in found.cells if cell.of == "value"}
     assert by_regime["searched"] >= 0.9 * max(by_regime.values()) > 40
@@ -177,9 +241,9 @@ def test_a_search_goes_on_from_the_worst(monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("regime", list(REGIMES))
 def test_a_regime_is_what_it_says(regime, dtype):
-    rows = draw(INTEGER, regime, 400, dtype)
-    x, y = rows.logits.astype(np.float64), rows.labels
-    assert rows.logits.dtype == jnp.dtype(dtype)
+    rows = draw(INTEGER, regime, 400, dtype, classes=7)
+    x, y = rows["logits"].astype(np.float64), rows["labels"]
+    assert rows["logits"].dtype == jnp.dtype(dtype)
     assert x.shape == (400, 7)
     assert np.isfinite(x).all() == (regime not in ("-inf", "undefined"))
     assert (((y >= 0) & (y < 7)).all()) == (regime != "undefined")
@@ -192,65 +256,92 @@ def test_a_regime_is_what_it_says(regime, dtype):
         assert np.mean([len(set(row)) < 7 for row in x]) > 0.9
     if regime == "offset to 1e6" and dtype != "float16":
         assert np.abs(x).max() > 3e5
-    targets = rows.targets.astype(np.float64)
+    targets = rows["targets"].astype(np.float64)
     assert (targets >= 0).all()
     assert ((targets == 0) | (targets >= oracle.TINY) | (dtype == "float16")).all()
 
 
 def test_masked_rows_hold_garbage_and_some_hold_nothing():
     rows = draw(LOSSES["softmax, masked"], "ordinary", 2000, "float32")
-    assert not np.isfinite(rows.logits[~rows.where]).all()
-    assert np.isfinite(rows.logits[rows.where]).all()
-    assert 0 < (~rows.where.any(-1)).sum() < 100
+    assert not np.isfinite(rows["logits"][~rows["where"]]).all()
+    assert np.isfinite(rows["logits"][rows["where"]]).all()
+    assert 0 < (~rows["where"].any(-1)).sum() < 100
 
 
 def test_rows_add_up_to_what_was_asked_for():
     for inputs in (1000, 1_000_000):
         plan = precision.make_plan(precision.Config(inputs=inputs))
-        shares = sum(sum(sizes(plan.rows * share, width)) for width, share in plan.widths.items())
-        assert (shares * (len(REGIMES) - 1) + plan.searched) * 3 >= inputs  # masked: one regime less
-    assert max(plan.wide) == 262144
+        for loss in LOSSES.values():
+            for dtype in ("float32", "bfloat16"):
+                each = plan.rows(loss, dtype)
+                shares = sum(sum(sizes(each * share, width)) for width, share in loss.widths.items())
+                assert shares * len(loss.regimes) + 2 * each >= inputs * loss.share[dtype] - 1e-6
+    assert all(262144 in LOSSES[name].wide for name in CORE if LOSSES[name].wide)
+
+
+def test_every_loss_is_measured():
+    """All that is public but for sums of others."""
+    from xent import losses
+
+    sums = {"mean", "sum", "next_token_cross_entropy", "next_token_targets"}
+    sums |= {"uncertainty_weighted_multitask_loss", "weighted_multitask_loss"}
+    folder = Path(precision.__file__).parent
+    code = "".join((folder / f"{family}.py").read_text() for family in FAMILIES)
+    assert {name for name in losses.__all__ if f"losses.{name}" not in code} == sums
 
 
 # The command.
 
 
+FEW = ("softmax, soft labels", "sigmoid, yes or no", "distillation, total variation", "softmax gradient")
+
+
 @pytest.fixture
 def few(monkeypatch):
-    """Two losses instead of all."""
-    names = ("softmax, soft labels", "sigmoid, yes or no")
-    monkeypatch.setattr(precision, "make_losses", lambda torch: [LOSSES[name] for name in names])
-    return names
+    """Some losses instead of all."""
+    monkeypatch.setattr(precision, "make_losses", lambda torch, only=(): [LOSSES[name] for name in FEW])
 
 
-def test_it_ends_with_tables_and_a_picture_and_inputs_that_reproduce(xent, tmp_path, few):
+@pytest.mark.usefixtures("few")
+def test_it_ends_with_tables_and_a_picture_and_inputs_that_reproduce(xent, tmp_path):
     outcome = xent("precision", "--quick", "--no-torch")
     run = tmp_path / "runs/precision-1"
     cells = list(csv.DictReader((run / "errors.csv").read_text().splitlines()))
-    assert {cell["loss"] for cell in cells} == set(few)
-    assert {cell["dtype"] for cell in cells} == {"float32", "bfloat16", "float16"}
-    assert {cell["regime"] for cell in cells} == {*REGIMES, "searched"}
-    assert len(cells) == 2 * 3 * (len(REGIMES) + 1) * 2
-    assert sum(int(cell["inputs"]) for cell in cells if cell["of"] == "value") >= 2 * 20_000
+    assert {cell["loss"] for cell in cells} == set(FEW)
+    for name in FEW:
+        of = [cell for cell in cells if cell["loss"] == name]
+        assert {cell["dtype"] for cell in of} == {"float32", "bfloat16", "float16"}
+        assert {cell["regime"] for cell in of} == {*LOSSES[name].regimes, "searched"}
+        assert len(of) == 3 * (len(LOSSES[name].regimes) + 1) * len(LOSSES[name].of)
+    rows = sum(int(cell["inputs"]) for cell in cells if cell["of"] == "value" and cell["loss"] in FEW[:2])
+    assert rows >= 2 * 20_000
     holds = all(cell["xent_holds"] == "True" for cell in cells)
     assert outcome.code == (0 if holds else 1)
     assert ("BROKEN" in outcome.out) != holds
-    for picture in ("errors", "errors-bfloat16", "errors-float16"):
-        assert (run / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+    for family in ("softmax", "sigmoid", "distillation", "products"):
+        for dtype in ("", "-bfloat16", "-float16"):
+            assert (run / f"{family}{dtype}.png").read_bytes().startswith(b"\x89PNG")
     checks = list(csv.DictReader((run / "mpmath.csv").read_text().splitlines()))
+    assert len(checks) == 3 * len(FEW)
     assert all(float(row["truth_differs_from_mpmath_by_ulp"]) < 1e-4 for row in checks)
     worst = list(csv.DictReader((run / "worst.csv").read_text().splitlines()))
     assert {row["library"] for row in worst} == {"xent", "optax"}
-    for row in worst[::17]:
-        reproduce(row)
+    assert {row["loss"] for row in worst} == set(FEW)
+    for of in ("value", "gradient"):
+        lines = {row["loss"]: row for row in worst if row["library"] == "xent" and row["of"] == of}
+        for name in FEW:
+            if of in LOSSES[name].of:
+                reproduce(lines[name])
 
 
 def reproduce(row):
     """The error of a line of worst.csv, from nothing but that line."""
-    dtype = jnp.dtype(row["dtype"])
-    logits, targets = (np.array([row[name].split()], float).astype(dtype) for name in ("logits", "targets"))
-    rows = Rows(logits, np.array([int(row["label"])], np.int32), targets)
-    loss = LOSSES[row["loss"]]
+    loss, dtype = LOSSES[row["loss"]], jnp.dtype(row["dtype"])
+    like = draw(loss, next(iter(loss.regimes)), 1, row["dtype"])
+    rows = {
+        name: np.array(row[name].split(), float).reshape(array.shape).astype(array.dtype if name != "logits" else dtype)
+        for name, array in like.items()
+    }
     truth = loss.truth(rows)
     true = truth.value[0] if row["of"] == "value" else truth.gradient[0, int(row["position"])]
     np.testing.assert_array_equal(true, float(row["true"]))
@@ -260,9 +351,19 @@ def reproduce(row):
     assert errors.max() == pytest.approx(error, rel=0.5, abs=1.5) or math.isinf(error) == math.isinf(errors.max())
 
 
+def test_only_the_losses_whose_names_contain_it(xent, tmp_path):
+    outcome = xent("precision", "--quick", "--no-torch", "--only", "minimax")
+    assert outcome.code == 0
+    assert "every loss but generator, minimax" in outcome.out
+    assert "left out" in outcome.out
+    cells = list(csv.DictReader((tmp_path / "runs/precision-1/errors.csv").read_text().splitlines()))
+    assert {cell["loss"] for cell in cells} == {"generator, minimax"}
+    assert (tmp_path / "runs/precision-1/games.png").exists()
+
+
 def test_a_broken_bound_is_exit_code_1(xent, monkeypatch):
     broken = WRONG_LOSSES["a value that is a little off"]
-    monkeypatch.setattr(precision, "make_losses", lambda torch: [broken])
+    monkeypatch.setattr(precision, "make_losses", lambda torch, only=(): [broken])
     outcome = xent("precision", "--quick")
     assert outcome.code == 1
     assert "BROKEN" in outcome.out
@@ -276,6 +377,7 @@ def test_a_broken_bound_is_exit_code_1(xent, monkeypatch):
         (["--seed", "-1"], "--seed -1: must be from 0"),
         (["--input", "3"], "did you mean --inputs?"),
         (["--out", "."], "--out . exists"),
+        (["--only", "nonesuch"], "--only nonesuch: no name contains"),
     ],
 )
 def test_a_mistake_is_one_line(xent, tmp_path, flags, message):

@@ -1,31 +1,19 @@
-"""Inputs that break losses: one function a regime, each giving rows of logits with a class each, or logits with labels.
+"""Logits that break losses: one function a regime, each giving rows of logits with a class each.
 
 A row is one input: a vector of logits and its label. Everything is drawn in float64 and rounded once to the dtype under
 test; the truth is that of the rounded numbers.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
 
-Random = np.random.Generator
+from xent.experiments.precision.loss import Random, Regime, Rows, count, take
+
 SMALLEST = float(np.finfo(np.float32).tiny)
 """Weights below it are 0 to XLA before any function sees them."""
-
-
-class Rows(NamedTuple):
-    """Inputs of one shape."""
-
-    logits: np.ndarray
-    """`[rows, classes]`, of the dtype under test; one class for sigmoid losses."""
-    labels: np.ndarray
-    """`[rows]`, int32: the class."""
-    targets: np.ndarray
-    """`[rows, classes]`, of the dtype under test: soft labels, for losses that take them."""
-    where: np.ndarray | None = None
-    """`[rows, classes]` booleans: the classes that there are."""
 
 
 Draw = Callable[[Random, int, int], tuple[np.ndarray, np.ndarray]]
@@ -178,7 +166,7 @@ def soft_targets(random: Random, logits: np.ndarray, labels: np.ndarray) -> np.n
 
 
 def softmax_rows(draw: Draw, random: Random, rows: int, classes: int, dtype: str, *, masked: bool = False) -> Rows:
-    """Draw rows of a regime.
+    """Draw logits, labels and soft labels of a regime.
 
     Args:
       draw: the regime.
@@ -196,15 +184,15 @@ def softmax_rows(draw: Draw, random: Random, rows: int, classes: int, dtype: str
         where = _set(where, labels, np.ones(rows, bool)) & (random.random((rows, 1)) > 0.02)
         garbage = random.choice([np.nan, np.inf, -np.inf, 1e30, 0.0], (rows, classes))
         logits, targets = np.where(where, logits, garbage), np.where(where, targets, 0)
-    return Rows(rounded(logits, dtype), labels.astype(np.int32), rounded(targets, dtype), where)
+    found = {"logits": rounded(logits, dtype), "labels": labels.astype(np.int32), "targets": rounded(targets, dtype)}
+    return found if where is None else found | {"where": where}
 
 
-# Of one logit and the probability of yes. The label counts as the class for what is common with the softmax: a draw of
-# two classes becomes their difference.
+def sigmoid_rows(draw: Draw, random: Random, rows: int, _: int, dtype: str, *, soft: bool) -> Rows:
+    """Draw single logits with the probability of yes, hard or of every kind, from a regime of two classes.
 
-
-def sigmoid_rows(draw: Draw, random: Random, rows: int, dtype: str, *, soft: bool) -> Rows:
-    """Draw single logits with labels from a regime of two classes; hard labels, or of every kind."""
+    The label counts as the class for what is common with the softmax: a draw of two classes becomes their difference.
+    """
     logits, labels = draw(random, rows, 2)
     if draw is minus_infinity:
         z = random.choice([-np.inf, np.inf], rows)
@@ -218,22 +206,42 @@ def sigmoid_rows(draw: Draw, random: Random, rows: int, dtype: str, *, soft: boo
     if soft:
         edge = random.choice([2.0**-24, 1e-6, 1e-30, 0.0], rows)
         yes = np.choose(random.integers(3, size=rows), [random.random(rows), edge, 1 - edge])
-    return Rows(rounded(z[:, None], dtype), labels.astype(np.int32), rounded(yes[:, None], dtype))
+    return {"logits": rounded(z[:, None], dtype), "targets": rounded(yes[:, None], dtype)}
 
 
-def mutated(random: Random, parents: Rows, rows: int, dtype: str) -> Rows:
-    """Children of rows that a loss does badly on: some logits moved a little, a lot, onto others, or all together."""
-    chosen = random.integers(len(parents.labels), size=rows)
-    logits = parents.logits[chosen].astype(np.float64)
-    shape = logits.shape
-    some = random.random(shape) < random.uniform(0.05, 1, (rows, 1))
-    last_places = logits * (1 + random.integers(-4, 5, shape) * float(jnp.finfo(dtype).eps))
-    moved = logits + random.standard_normal(shape) * 10 ** random.uniform(-6, 1, (rows, 1))
-    copied = np.take_along_axis(logits, random.integers(shape[1], size=shape), -1)
-    copied = np.where(np.isfinite(copied), copied, logits)  # no garbage from under a mask
-    together = logits + random.standard_normal((rows, 1)) * 10 ** random.uniform(-3, 2, (rows, 1))
-    kind = random.integers(4, size=(rows, 1))
+def regimes_of(rows: Callable[..., Rows], *, undefined: bool = True, **options: bool) -> dict[str, Regime]:
+    """Every regime of logits, for one kind of rows. Where `undefined`, that one, too."""
+    names = [name for name in REGIMES if undefined or name != "undefined"]
+    return {name: partial(rows, REGIMES[name], **options) for name in names}
+
+
+def mutated(random: Random, parents: Rows, rows: int, moved: Mapping[str, tuple[float, float]]) -> Rows:
+    """Children of rows that a loss does badly on: some numbers moved a little, a lot, onto others, or all together."""
+    children = take(parents, random.integers(count(parents), size=rows))
+    for name, limits in moved.items():
+        array = children[name]
+        moves = _moved(random, array.astype(np.float64), float(jnp.finfo(array.dtype).eps), limits[0] >= 0)
+        children[name] = rounded(_normal_or_zero(np.clip(moves, *limits), limits[0] >= 0), str(array.dtype))
+    return children
+
+
+def _moved(random: Random, values: np.ndarray, eps: float, by_factors: bool) -> np.ndarray:
+    shape, one = values.shape, (len(values), *[1] * (values.ndim - 1))
+    some = random.random(shape) < random.uniform(0.05, 1, one)
+    last_places = values * (1 + random.integers(-4, 5, shape) * eps)
+    step, all_step = random.standard_normal(shape), random.standard_normal(one)
+    if by_factors:
+        moved = values * np.exp(step * 10 ** random.uniform(-6, 1, one))
+        together = values * np.exp(all_step * 10 ** random.uniform(-6, 1, one))
+    else:
+        moved = values + step * 10 ** random.uniform(-6, 1, one)
+        together = values + all_step * 10 ** random.uniform(-3, 2, one)
+    copied = np.take_along_axis(values, random.integers(shape[-1], size=shape), -1)
+    copied = np.where(np.isfinite(copied), copied, values)  # no garbage from under a mask
+    kind = random.integers(4, size=one)
     changed = np.choose(kind, [last_places, moved, copied, together])
-    children = np.clip(np.where(some | (kind == 3), changed, logits), -1e6, 1e6)
-    where = None if parents.where is None else parents.where[chosen]
-    return Rows(rounded(children, dtype), parents.labels[chosen], parents.targets[chosen], where)
+    return np.where(some | (kind == 3), changed, values)
+
+
+def _normal_or_zero(values: np.ndarray, by_factors: bool) -> np.ndarray:
+    return np.where(values < SMALLEST, 0, values) if by_factors else values

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from xent.experiments.precision_measure import OF, OURS, Cell, Check, Error, Found, Worst
+from xent.experiments.precision.loss import OURS
+from xent.experiments.precision.measure import OF, Cell, Check, Error, Found, Worst
 from xent.train.tables import write_csv
 
 matplotlib.use("Agg")
@@ -35,6 +37,8 @@ def show(error: Error | None) -> str:
 
 def show_bound(bound: float) -> str:
     """A bound in few characters, rounded up."""
+    if math.isinf(bound):
+        return "none"
     return f"{bound:g}" if bound == int(bound) else f"{math.ceil(bound * 1e4) / 1e4:.4f}"
 
 
@@ -50,11 +54,15 @@ def table(found: Found) -> Table:
         for name in ("bound", *names):
             result.add_column(f"{of}\n{name}", justify="right", no_wrap=True)
     result.add_column("", no_wrap=True)
-    for value, gradient in zip(found.cells[::2], found.cells[1::2], strict=True):
-        parts = [[show_bound(cell.bound), *(show(cell.errors.get(name)) for name in names)]
-                 for cell in (value, gradient)]  # fmt: skip
-        verdict = "holds" if value.holds and gradient.holds else "BROKEN"
-        result.add_row(value.regime, str(value.rows), *parts[0], *parts[1], verdict)
+    for regime in dict.fromkeys(cell.regime for cell in found.cells):
+        cells = {cell.of: cell for cell in found.cells if cell.regime == regime}
+        parts = [
+            part for of in OF
+            for part in ([show_bound(cells[of].bound), *(show(cells[of].errors.get(name)) for name in names)]
+                         if of in cells else ["-"] * (1 + len(names)))
+        ]  # fmt: skip
+        rows, verdict = next(iter(cells.values())).rows, all(cell.holds for cell in cells.values())
+        result.add_row(regime, str(rows), *parts, "holds" if verdict else "BROKEN")
     return result
 
 
@@ -81,7 +89,7 @@ def summary(every: Sequence[Found]) -> Table:
     result.add_column("", no_wrap=True)
     for found in every:
         cells, check = found.cells, found.check
-        rows = sum(cell.rows for cell in cells if cell.of == "value")
+        rows = sum({cell.regime: cell.rows for cell in cells}.values())
         errors = [show(_largest(cells, of, name)) for of in OF for name in names]
         verdict = "holds" if all(cell.holds for cell in cells) else "BROKEN"
         result.add_row(
@@ -106,20 +114,21 @@ def write_errors(file: Path, cells: Sequence[Cell]) -> None:
 def write_worst(file: Path, worst: Iterable[Worst]) -> None:
     """Write the input of each largest error; numbers in the fewest digits that give them back. Long rows are left out.
 
-    `position` is the logit whose gradient is that far off.
+    `position` is the number whose gradient is that far off. One column an argument; of two dimensions, row by row.
     """
-    header = ["loss", "dtype", "regime", "of", "library", "error_ulp", "got", "true", "position", "label"]
-    header += ["logits", "targets", "where"]
+    worst = list(worst)
+    names = list(dict.fromkeys(name for w in worst for name in w.rows))
+    header = ["loss", "dtype", "regime", "of", "library", "error_ulp", "got", "true", "position", *names]
 
     def numbers(array: np.ndarray | None) -> str:
-        if array is None or array.shape[1] > 1000:
+        if array is None or array.size > 1000:
             return ""
-        return " ".join(repr(number) for number in array[0].astype(np.float64).tolist())
+        whole = array.dtype.kind in "biu"
+        return " ".join(repr(number) for number in array[0].astype(np.int64 if whole else np.float64).ravel().tolist())
 
     rows = [
         [w.loss, w.dtype, w.regime, w.of, w.library, w.error, w.got, w.true, "" if w.of == "value" else w.position,
-         int(w.rows.labels[0]), numbers(w.rows.logits), numbers(w.rows.targets),
-         "" if w.rows.where is None else " ".join(str(int(kept)) for kept in w.rows.where[0])]
+         *(numbers(w.rows.get(name)) for name in names)]
         for w in worst
     ]  # fmt: skip
     write_csv(file, header, rows)
@@ -137,41 +146,42 @@ WRONG = 1e10
 def draw(cells: Sequence[Cell], dtype: str, file: Path) -> None:
     """Draw the largest error of every library, loss and regime, with the bound."""
     cells = [cell for cell in cells if cell.dtype == dtype]
-    losses = list(dict.fromkeys(cell.loss for cell in cells))
+    panels = list(dict.fromkeys((cell.loss, cell.of) for cell in cells))
     regimes = list(dict.fromkeys(cell.regime for cell in cells))
-    across = min(3, len(losses))
-    down = -(-len(losses) // across)
-    figure = Figure(figsize=(2.2 + 5.2 * across, 1.2 + (0.6 + 0.2 * len(regimes)) * down), layout="constrained")
-    grid = figure.subplots(down, 2 * across, sharex=True, sharey=True, squeeze=False)
+    across = min(6, len(panels))
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(2.2 + 2.6 * across, 1.2 + (0.6 + 0.2 * len(regimes)) * down), layout="constrained")
+    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    kinds: dict[str, Artist] = {}
     for number in range(down * across):
-        for column, of in enumerate(OF):
-            axes = grid[number // across, number % across * 2 + column]
-            if number >= len(losses):
-                axes.set_axis_off()
-                continue
-            loss = losses[number]
-            _panel(axes, [cell for cell in cells if cell.loss == loss and cell.of == of], regimes)
-            axes.set_title(f"{loss}\n{of}", fontsize=9)
-            if number + across >= len(losses):
-                axes.tick_params(labelbottom=True)
-                axes.set_xlabel(f"ulp of {'float32' if of == 'value' else dtype}", fontsize=9)
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    kinds = dict(zip(labels, handles, strict=True))
-    figure.legend(kinds.values(), kinds, loc="outside upper right", ncols=4, fontsize=9)
-    rows = sum(cell.rows for cell in cells if cell.of == "value")
+        axes = grid[number // across, number % across]
+        if number >= len(panels):
+            axes.set_axis_off()
+            continue
+        loss, of = panels[number]
+        _panel(axes, [cell for cell in cells if (cell.loss, cell.of) == (loss, of)], regimes)
+        handles, labels = axes.get_legend_handles_labels()
+        kinds |= dict(zip(labels, handles, strict=True))
+        axes.set_title(f"{loss}\n{of}", fontsize=9)
+        if number + across >= len(panels):
+            axes.tick_params(labelbottom=True)
+            axes.set_xlabel(f"ulp of {'float32' if of == 'value' else dtype}", fontsize=9)
+    figure.legend(list(kinds.values()), list(kinds), loc="outside upper right", ncols=4, fontsize=9)
+    rows = sum({(cell.loss, cell.regime): cell.rows for cell in cells}.values())
     figure.suptitle(f"Largest error of {dtype} losses against extended precision, {rows:,} inputs", x=0.01, ha="left")
     figure.savefig(file, dpi=110)
 
 
 def _panel(axes: Axes, cells: Sequence[Cell], regimes: Sequence[str]) -> None:
     heights = {regime: -place for place, regime in enumerate(regimes)}
-    for cell in cells:
-        height = heights[cell.regime]
-        axes.vlines(cell.bound, height - 0.5, height + 0.5, color="black", linewidth=1.2, label="our bound")
-        for library, error in cell.errors.items():
-            at = WRONG if error.wrong else min(max(error.largest, 0.1), WRONG / 30)
-            size = {"o": 26, "x": 30, "+": 44}[_MARKERS[library]]
-            axes.scatter([at], [height], s=size, c=_COLOURS[library], marker=_MARKERS[library], label=library, zorder=3)
+    bounded = [cell for cell in cells if math.isfinite(cell.bound)]
+    middle = np.array([heights[cell.regime] for cell in bounded])
+    axes.vlines([cell.bound for cell in bounded], middle - 0.5, middle + 0.5, "black", linewidth=1.2, label="our bound")
+    for library in libraries(cells):
+        errors = [(cell.errors[library], heights[cell.regime]) for cell in cells if library in cell.errors]
+        at = [WRONG if error.wrong else min(max(error.largest, 0.1), WRONG / 30) for error, _ in errors]
+        size, marker = {"o": 26, "x": 30, "+": 44}[_MARKERS[library]], _MARKERS[library]
+        axes.scatter(at, [y for _, y in errors], s=size, c=_COLOURS[library], marker=marker, label=library, zorder=3)
     axes.axvspan(WRONG / 5, WRONG * 5, color="tab:red", alpha=0.12, linewidth=0)
     axes.set_xscale("log")
     axes.set_xlim(0.05, WRONG * 5)

@@ -1,21 +1,27 @@
 """How exact our losses are, and optax's and torch's: the largest error of each, in every regime that breaks losses.
 
-    xent precision                        a million inputs a loss: two to four minutes on two CPU cores
-    xent precision --quick                half a minute
+    xent precision                        a million inputs for each cross-entropy: eight minutes on two CPU cores
+    xent precision --quick                two minutes, most of them compilation
+    xent precision --only focal poly      the losses whose name contains one of these
     xent precision --inputs 100000000     a night
 
-An input is a row: one vector of logits with its label. Rows are drawn in regimes (ties, confident, hopeless, offsets to
-a million, infinities, near the smallest normal float, masked, smoothed, soft labels, up to 262144 classes), and a
-search goes on from those that we do worst on. The truth is computed in float64, in a form where nothing cancels; the
-worst thousand rows of each loss and dtype are computed again by mpmath in 80 digits (those of 262144 classes are not).
+An input is a row: one vector of logits with its label, or of probabilities, or two vectors. Rows are drawn in regimes
+(ties, confident, hopeless, offsets to a million, infinities, near the smallest normal float, masked, smoothed, soft
+labels, nearly equal, unnormalised, up to 262144 classes), and a search goes on from those that we do worst on. The
+softmax and sigmoid cross-entropies get a million rows each over three dtypes, the others a tenth in float32 and a
+fiftieth in each other dtype, CTC less. The truth is computed in float64, in a form where nothing cancels; the worst
+rows of each loss and dtype, a thousand in most, are computed again by mpmath in 80 digits (none of 262144 classes).
 
-Errors are in units of the last place (ulp) of float32; a gradient's in ulp of its own dtype. The bound is the
-contract's: 8 ulp to 1000 classes and 32 to 262144, beyond an absolute slack of one smallest normal float a class (times
-the sum of the labels t, if that is above 1). A gradient with soft or smoothed labels counts in ulp of max(p sum(t), t),
-since p sum(t) - t cancels by nature; one in bfloat16 or float16 is the float32 gradient rounded once. NaN or inf where
-there should be none, or the other way round, is counted as wrong. Expect: every line holds, ours below 8 ulp, the
-others up to 2e7. If a bound of ours is broken the exit code is 1. The contract is about CPUs; on a GPU or TPU, whose
-exp differs, the figures are for information.
+Errors are in units of the last place (ulp) of float32; a gradient's in ulp of its own dtype, if that is smaller, being
+the float32 gradient rounded once. The bound is that of the loss's docstring, in ulp of the magnitude and beyond the
+absolute slack that it names: for cross-entropies the contract's 8 ulp to 1000 classes and 32 to 262144, beyond one
+smallest normal float a class. A gradient whose bound no docstring states is held to that of the value, in ulp of its
+largest term, or to none where that is not kept. The closed forms of derivatives stand in the gradient's column. NaN or
+inf where there should be none, or the other way round, is counted as wrong. Expect: the cross-entropies below 8 ulp,
+optax's and torch's up to 2e7. If a bound of ours is broken the exit code is 1, and lines at the end say which. The
+contract is about CPUs; on a GPU or TPU, whose exp differs, the figures are for information.
+
+Left out, since they are thin sums of these: next_token_cross_entropy, the losses of several tasks, mean and sum.
 """
 
 import importlib.util
@@ -31,10 +37,10 @@ from rich.console import Console
 from xent.experiments.device import device_name, use_device
 from xent.experiments.flags import DeviceConfig, parse
 from xent.experiments.folder import create, only_writer, refuse_existing
-from xent.experiments.precision_losses import Loss, make_losses, torch_installed
-from xent.experiments.precision_measure import Found, Plan, measure
-from xent.experiments.precision_oracle import FORMATS
-from xent.experiments.precision_regimes import REGIMES
+from xent.experiments.precision.families import make_losses
+from xent.experiments.precision.loss import Loss, torch_installed
+from xent.experiments.precision.measure import Found, Plan, measure
+from xent.experiments.precision.oracle import FORMATS
 from xent.train.errors import UsageError, require
 from xent.train.progress import make_console, say
 
@@ -47,9 +53,11 @@ class Config:
     """Measure the largest errors of the losses."""
 
     inputs: int = 1_000_000
-    """Rows for each loss, shared among dtypes and regimes."""
+    """Rows for each softmax or sigmoid cross-entropy, shared among dtypes and regimes; others get a share of it."""
     quick: bool = False
-    """20000 rows for each loss and ten classes only, however many --inputs says."""
+    """20000 rows instead, and ten classes only, however many --inputs says."""
+    only: tuple[str, ...] = ()
+    """Measure only the losses whose names contain one of these; all others are left out."""
     torch: bool = True
     """Measure torch too, if it is installed."""
     seed: int = 0
@@ -61,22 +69,22 @@ class Config:
     def __post_init__(self) -> None:
         """Check every range."""
         require("--inputs", self.inputs, 1000 <= self.inputs <= 10**12, "from 1000 to 1000000000000")
+        if self.only and not make_losses(False, self.only):
+            names = ", ".join(loss.name for loss in make_losses(False))
+            raise UsageError(f"--only {' '.join(self.only)}: no name contains any of these; there are: {names}")
         require("--seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
 
 
 def make_plan(config: Config) -> Plan:
-    """Share the rows out."""
-    inputs = 20_000 if config.quick else config.inputs
-    rows = -(-inputs // (len(FORMATS) * (len(REGIMES) + 1)))  # the search gets two shares; masked, one regime is out
+    """Say how much to do."""
     if config.quick:
-        return Plan(rows, {10: 1.0}, {}, searched=2 * rows, checked=100, checked_logits=2000)
-    wide = {1000: max(rows // 100, 9), 262144: 9}
-    return Plan(rows, {2: 0.45, 10: 0.5, 100: 0.05}, wide, searched=2 * rows, checked=1000, checked_logits=50_000)
+        return Plan(20_000, narrow=True, checked=100, checked_numbers=2000)
+    return Plan(config.inputs, narrow=False, checked=1000, checked_numbers=50_000)
 
 
 def measure_all(losses: Sequence[Loss], plan: Plan, seed: int, console: Console) -> list[Found]:
     """Measure each loss in each dtype and print what was found."""
-    from xent.experiments import precision_report as report
+    from xent.experiments.precision import report
 
     every = []
     for number, loss in enumerate(losses):
@@ -91,14 +99,16 @@ def measure_all(losses: Sequence[Loss], plan: Plan, seed: int, console: Console)
 
 def write(every: Sequence[Found], folder: Path) -> None:
     """Write the tables and pictures of a run."""
-    from xent.experiments import precision_report as report
+    from xent.experiments.precision import report
 
     cells = [cell for found in every for cell in found.cells]
     report.write_errors(folder / "errors.csv", cells)
     report.write_worst(folder / "worst.csv", [worst for found in every for worst in found.worst])
     report.write_checks(folder / "mpmath.csv", [found.check for found in every])
-    for dtype in FORMATS:
-        report.draw(cells, dtype, folder / ("errors.png" if dtype == "float32" else f"errors-{dtype}.png"))
+    for family in dict.fromkeys(cell.family for cell in cells):
+        for dtype in FORMATS:
+            file = f"{family}.png" if dtype == "float32" else f"{family}-{dtype}.png"
+            report.draw([cell for cell in cells if cell.family == family], dtype, folder / file)
 
 
 def verdict(every: Sequence[Found]) -> list[str]:
@@ -124,7 +134,7 @@ def main(arguments: Sequence[str]) -> None:
     refuse_existing(config.out)
     use_device(config.device)
     console = make_console()
-    console.width = max(console.width, 150)  # a table cut off says nothing
+    console.width = max(console.width, 180)  # a table cut off says nothing
     say(console, "device", f"{device_name()}, jax {jax.__version__}")
     torch = config.torch and torch_installed()
     if config.torch and not torch:
@@ -132,7 +142,10 @@ def main(arguments: Sequence[str]) -> None:
     folder = create(config.out, "precision", config)
     say(console, "run", str(folder))
     with only_writer(folder):
-        every = measure_all(make_losses(torch), make_plan(config), config.seed, console)
+        losses = make_losses(torch, config.only)
+        if config.only:
+            say(console, "left out", "every loss but " + "; ".join(loss.name for loss in losses))
+        every = measure_all(losses, make_plan(config), config.seed, console)
         write(every, folder)
     inside = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
     say(console, "wrote", f"{folder}: {', '.join(inside)}")
@@ -141,9 +154,3 @@ def main(arguments: Sequence[str]) -> None:
         say(console, "BROKEN", line)
     if broken and jax.default_backend() == "cpu":
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    from xent.experiments.__main__ import main as xent
-
-    xent(["precision", *sys.argv[1:]])

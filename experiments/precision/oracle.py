@@ -5,7 +5,9 @@ negative, and differences of float32 logits are exact, or so large that their la
 some 1e-8 ulp of float32. `exact_*` are the same definitions as textbooks print them, in many digits, to check that.
 """
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,12 +23,20 @@ class Truth(NamedTuple):
     value: np.ndarray
     """`[rows]`"""
     gradient: np.ndarray
-    """`[rows, classes]`"""
+    """`[rows, inputs]`"""
     scale: np.ndarray
-    """`[rows, classes]`: the magnitude in whose ulp the gradient's error counts; the gradient's own, or, where a
+    """`[rows, inputs]`: the magnitude in whose ulp the gradient's error counts; the gradient's own, or, where a
     difference of this magnitude makes it (soft labels), that."""
-    total: np.ndarray | float = 1.0
-    """`[rows]`: the sum of the targets, which multiplies what XLA flushed to zero."""
+    slack: np.ndarray
+    """`[rows]`: what an error is forgiven besides, as XLA flushes to zero what is below the smallest normal float."""
+    size: np.ndarray | None = None
+    """`[rows]`: the magnitude in whose ulp the value's error counts, if not its own."""
+    slope_slack: np.ndarray | None = None
+    """`[rows, inputs]`: what the gradient is forgiven, if not as much as the value."""
+    judged: np.ndarray | None = None
+    """`[rows, inputs]` booleans: where the gradient is one that the loss promises; everywhere if not given."""
+    relative: bool = False
+    """Whether the gradient's error counts not in ulp at its scale, but in 2**-23 of that, one to two of them."""
 
 
 def softmax(logits: np.ndarray, targets: np.ndarray, hard: np.ndarray | None, where: np.ndarray | None) -> Truth:
@@ -73,8 +83,10 @@ def softmax(logits: np.ndarray, targets: np.ndarray, hard: np.ndarray | None, wh
         scale = np.abs(gradient)
     value = np.where(undefined, np.nan, np.where(empty, 0, value))
     gradient = np.where(selected, np.where(undefined[:, None], np.nan, gradient), 0)
-    total = 1.0 if hard is not None else np.maximum(1, np.nan_to_num(targets.sum(-1), posinf=1))
-    return Truth(value, gradient, np.where(selected, scale, 0), total)
+    slack = np.full(len(value), classes * TINY)
+    if hard is None:
+        slack *= np.maximum(1, np.nan_to_num(targets.sum(-1), posinf=1))
+    return Truth(value, gradient, np.where(selected, scale, 0), slack)
 
 
 def sigmoid(logits: np.ndarray, yes: np.ndarray, no: np.ndarray) -> Truth:
@@ -88,10 +100,10 @@ def sigmoid(logits: np.ndarray, yes: np.ndarray, no: np.ndarray) -> Truth:
     positive = np.where(z >= 0, 1, exp) / (1 + exp)
     negative = np.where(z >= 0, exp, 1) / (1 + exp)
     gradient = no * positive - yes * negative
-    hard = (yes == 0) | (no == 0)
-    scale = np.where(hard, np.abs(gradient), np.maximum((yes + no) * positive, yes))
+    scale = np.maximum(no * positive, yes * negative)
     undefined = np.isnan(logits) | np.isnan(yes)
-    return Truth(np.where(undefined, np.nan, value)[:, 0], np.where(undefined, np.nan, gradient), scale)
+    slack = 2 * TINY * np.maximum(1, np.nan_to_num(yes[:, 0]))
+    return Truth(np.where(undefined, np.nan, value)[:, 0], np.where(undefined, np.nan, gradient), scale, slack)
 
 
 def exact_softmax(logits: np.ndarray, targets: list[float], where: np.ndarray | None) -> tuple[float, np.ndarray]:
@@ -140,19 +152,126 @@ def exact_sigmoid(logit: float, yes: float, no: float) -> tuple[float, np.ndarra
         return float(for_yes * cost_yes + for_no * cost_no), np.array([float(for_no * positive - for_yes * negative)])
 
 
+class Softmax(NamedTuple):
+    """What rows of logits `[rows, classes]` give, each number to its last places; whatever if not `defined`."""
+
+    defined: np.ndarray
+    """`[rows]`: some logit is finite, none is NaN or +inf."""
+    x: np.ndarray
+    p: np.ndarray
+    not_p: np.ndarray
+    """`1 - p`"""
+    cost: np.ndarray
+    """`-log p`"""
+    top: np.ndarray
+    """`[rows]`: the largest logit."""
+    log_total: np.ndarray
+    """`[rows]`: the logarithm of the sum of exponentials."""
+
+
+def softmax_of(logits: np.ndarray) -> Softmax:
+    """Take rows of logits apart."""
+    top = logits.max(-1)
+    defined = np.isfinite(top) & ~np.isnan(logits).any(-1)
+    x = np.where(defined[:, None], logits, 0.0)
+    top = x.max(-1, keepdims=True)
+    exp = np.exp(x - top)
+    at = x.argmax(-1)[:, None]
+    others = exp.copy()
+    np.put_along_axis(others, at, 0, -1)
+    rest = others.sum(-1, keepdims=True)
+    not_p = (1 - exp) + rest
+    np.put_along_axis(not_p, at, rest, -1)
+    log1p = np.log1p(rest)
+    return Softmax(
+        defined, x, exp / (1 + rest), not_p / (1 + rest), (top - x) + log1p, top[:, 0], top[:, 0] + log1p[:, 0]
+    )
+
+
+def surplus(r: np.ndarray) -> np.ndarray:
+    """r - 1 + exp(-r), of which nothing is lost near 0."""
+    near = np.clip(r, -0.1, 0.1)
+    series = np.ones_like(near)
+    for n in range(14, 2, -1):
+        series = 1 - near / n * series
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.where(np.abs(r) <= 0.1, near * near / 2 * series, (r - 1) + np.exp(-r))
+
+
+def every(flags: np.ndarray) -> np.ndarray:
+    """Which rows are true all over."""
+    return np.asarray(flags.all(-1))
+
+
+def some(flags: np.ndarray) -> np.ndarray:
+    """Which rows are true somewhere."""
+    return np.asarray(flags.any(-1))
+
+
+def product(weights: np.ndarray, costs: np.ndarray) -> np.ndarray:
+    """Weights times costs, of which an infinite one costs nothing under a weight of 0."""
+    with np.errstate(invalid="ignore"):
+        return np.where(weights == 0, 0.0, weights * costs)
+
+
+def sum_of_others(terms: np.ndarray) -> np.ndarray:
+    """The sum of all terms of a row but each one, without taking it away again."""
+    zero = np.zeros_like(terms[:, :1])
+    before = np.concatenate([zero, np.cumsum(terms[:, :-1], -1)], -1)
+    after = np.concatenate([np.cumsum(terms[:, :0:-1], -1)[:, ::-1], zero], -1)
+    return before + after
+
+
+def undefined_where(undefined: np.ndarray, value: np.ndarray, *gradients: np.ndarray) -> tuple[np.ndarray, ...]:
+    """NaN for rows that have no loss."""
+    return (np.where(undefined, np.nan, value), *(np.where(undefined[:, None], np.nan, g) for g in gradients))
+
+
+def numbers(array: np.ndarray) -> list[Any]:
+    """One row's numbers for mpmath."""
+    import mpmath
+
+    return [mpmath.mpf(float(number)) for number in array.ravel().tolist()]
+
+
+def exact_softmax_of(x: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Probabilities of logits, and their logarithms negated, by the formula, in whatever digits are at work."""
+    import mpmath
+
+    exps = [mpmath.exp(z) for z in x]
+    total = mpmath.fsum(exps)
+    log_total = mpmath.log(total)
+    return [e / total for e in exps], [log_total - z for z in x]
+
+
+def in_many_digits(function: Callable[..., tuple[Any, Sequence[Any]]]) -> Callable[..., tuple[float, np.ndarray]]:
+    """Run a formula in 80 digits, and round its value and gradient once."""
+
+    @functools.wraps(function)
+    def rounded(*arguments: Any, **options: Any) -> tuple[float, np.ndarray]:
+        import mpmath
+
+        with mpmath.workdps(DIGITS):
+            value, gradient = function(*arguments, **options)
+            return float(value), np.array([float(number) for number in gradient])
+
+    return rounded
+
+
 class Format(NamedTuple):
-    """A floating-point format, as far as its last places go."""
+    """A floating-point format, as far as its ends and last places go."""
 
     digits: int
     """Binary digits after the first."""
     tiny: float
     """Its smallest normal number."""
+    largest: float
 
 
 FORMATS = {
-    "float32": Format(23, TINY),
-    "bfloat16": Format(7, TINY),
-    "float16": Format(10, 2.0**-14),
+    "float32": Format(23, TINY, (2 - 2.0**-23) * 2.0**127),
+    "bfloat16": Format(7, TINY, (2 - 2.0**-7) * 2.0**127),
+    "float16": Format(10, 2.0**-14, (2 - 2.0**-10) * 2.0**15),
 }
 
 
@@ -163,10 +282,12 @@ def ulps(
 
     Returns:
       `(errors, wrong)`, of the shape of `true`: what is NaN or inf where the truth is not, or the other way round, or
-      inf of the other sign, is wrong, whatever its distance; its error is inf.
+      inf of the other sign, is wrong, whatever its distance; its error is inf. What the dtype has no room for is inf.
     """
     got, true = np.asarray(got, np.float64), np.asarray(true, np.float64)
-    digits, tiny = FORMATS[dtype]
+    digits, tiny, largest = FORMATS[dtype]
+    beyond = np.isinf(got) & (np.abs(true) > largest * (1 - 2.0 ** (-digits - 1))) & (np.sign(got) == np.sign(true))
+    true = np.where(beyond, got, true)
     with np.errstate(invalid="ignore", over="ignore"):
         same = np.where(np.isfinite(true), np.isfinite(got), (got == true) | (np.isnan(got) & np.isnan(true)))
         distance = np.maximum(np.abs(got - true) - slack, 0)
