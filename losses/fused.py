@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import AxisType, PartitionSpec
 from jax.typing import ArrayLike
 
 from xent.losses import _checks, _chunks, _cross_entropy
@@ -117,25 +118,45 @@ def fused_linear(loss: Callable[..., jax.Array]) -> Fused:
         auxiliary: bool = False,
         axis_name: str | tuple[str, ...] | None = None,
     ) -> Any:
-        head, tokens, shape = _arguments(hidden, kernel, targets, bias, weights, where, transpose_kernel)
-        count, units = tokens.hidden.shape
-        classes = head.kernel.shape[0 if transpose_kernel else 1]
-        chunks = -(-count // max(1, min(_chunk_size(chunk_size, units), count))) or 1
-        named = loss if axis_name is None else partial(loss, axis_name=axis_name)
-        converted, constants = _converted(named, tokens, -(-count // chunks), classes)
-        plan = _chunks.Plan(converted, _report if auxiliary else _nothing, chunks, transpose_kernel)
-        head = head._replace(constants=tuple(constants))
-        if reduction is None:
-            result, report = _chunks.losses_of(plan, head, tokens)
-            result = result.reshape(shape)
-        else:
-            result, report = _chunks.total_of(plan, head, tokens)
-            result = _mean(result, tokens) if _reduction(reduction) == "mean" else result
-        if not auxiliary:
-            return result
-        return result, jax.tree.map(lambda array: lax.stop_gradient(array).reshape(shape), report)
+        def run(arrays: dict[str, Any]) -> Any:
+            head, tokens, shape = _arguments(**arrays, transposed=transpose_kernel)
+            count, units = tokens.hidden.shape
+            classes = head.kernel.shape[0 if transpose_kernel else 1]
+            chunks = -(-count // max(1, min(_chunk_size(chunk_size, units), count))) or 1
+            named = loss if axis_name is None else partial(loss, axis_name=axis_name)
+            converted, constants = _converted(named, tokens, -(-count // chunks), classes)
+            plan = _chunks.Plan(converted, _report if auxiliary else _nothing, chunks, transpose_kernel)
+            head = head._replace(constants=tuple(constants))
+            if reduction is None:
+                result, report = _chunks.losses_of(plan, head, tokens)
+                result = result.reshape(shape)
+            else:
+                result, report = _chunks.total_of(plan, head, tokens)
+                result = _mean(result, tokens) if _reduction(reduction) == "mean" else result
+            return result, jax.tree.map(lambda array: lax.stop_gradient(array).reshape(shape), report)
+
+        arrays = dict(hidden=hidden, kernel=kernel, targets=targets, bias=bias, weights=weights, where=where)
+        result, report = _with_automatic_axes(run, arrays, reduction, auxiliary)
+        return (result, report) if auxiliary else result
 
     return fused
+
+
+def _with_automatic_axes(
+    run: Callable[[dict[str, Any]], Any], arrays: dict[str, Any], reduction: Reduction, auxiliary: bool
+) -> Any:
+    """`run(arrays)`, with all axes of a mesh automatic: what is explicit outside says how tokens are sharded, no more.
+
+    Inside of the chunks the compiler knows better, and operations that are ambiguous with explicit axes abound.
+    """
+    h = jnp.asarray(arrays["hidden"])
+    sharding = jax.typeof(h).sharding
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return run(arrays)
+    tokens = PartitionSpec(*sharding.spec[:-1])
+    report = Auxiliary(*[tokens] * len(Auxiliary._fields)) if auxiliary else ()
+    specs = (tokens if reduction is None else PartitionSpec(), report)
+    return jax.sharding.auto_axes(run, out_sharding=specs)(arrays)
 
 
 def _arguments(

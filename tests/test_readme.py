@@ -109,7 +109,9 @@ def test_every_loss_is_in_the_table_and_every_call_in_it_runs():
         values = eval(call, {**PUBLIC, **example_arrays()})
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(values)), call
     named = {re.match(r"\w+", call).group() for call in calls}
-    untold = re.compile("sigmoid_binary_cross_entropy_.*|softmax_cross_entropy_gauss_newton_.*|next_token_targets|Auxiliary")
+    untold = re.compile(
+        "sigmoid_binary_cross_entropy_.*|softmax_cross_entropy_gauss_newton_.*|next_token_targets|Auxiliary"
+    )
     assert {name for name in losses.__all__ if not untold.fullmatch(name)} == named
 
 
