@@ -10,6 +10,7 @@ from xent.train.errors import UsageError
 BENCHMARKS = {
     "train": ("xent.experiments.bench.train", "a training step of the default job, beside PyTorch and plain optax"),
     "losses": ("xent.experiments.bench.losses", "our losses beside optax's, from ten classes to 262144"),
+    "fused": ("xent.experiments.bench.fused", "cross-entropy over a large head without its logits: time and memory"),
     "save": ("xent.experiments.bench.save", "what a checkpoint costs a run that goes on training"),
 }
 

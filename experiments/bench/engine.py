@@ -18,11 +18,21 @@ Clock = Callable[[], float]
 
 
 class Compile(NamedTuple):
-    """Seconds that JAX took before the first run."""
+    """What JAX did before the first run."""
 
     trace: float
+    """Seconds."""
     lower: float
+    """Seconds."""
     compile: float
+    """Seconds."""
+    temporary: int | None = None
+    """Bytes that the program needs beside its arguments and results, where the compiler says."""
+
+    @property
+    def seconds(self) -> float:
+        """Of all stages."""
+        return self.trace + self.lower + self.compile
 
 
 class Built(NamedTuple):
@@ -84,7 +94,9 @@ def staged(function: jax.stages.Wrapped, *arguments: Any, clock: Clock = time.pe
     times.append(clock())
     compiled = lowered.compile()
     times.append(clock())
-    return compiled, Compile(*(after - before for before, after in itertools.pairwise(times)))
+    memory = compiled.memory_analysis()
+    temporary = None if memory is None else memory.temp_size_in_bytes
+    return compiled, Compile(*(after - before for before, after in itertools.pairwise(times)), temporary)
 
 
 def orders(cases: int, rounds: int, seed: int) -> tuple[tuple[int, ...], ...]:

@@ -15,7 +15,7 @@ from xent.experiments.device import device_name
 from xent.experiments.versions import commit, versions
 from xent.train.errors import UsageError
 
-SCHEMA = 1
+SCHEMA = 2
 """Changes when a reader of older files would misread a newer one."""
 
 
@@ -75,7 +75,7 @@ def table(unit: str, measured: Measurement) -> Table:
         result.add_column(header, justify="right", no_wrap=True)
     for timing in measured.timings:
         per_unit, to_first = _estimates(timing, measured)
-        compiled = f"{sum(timing.compile):.2f}" if timing.compile else "-"
+        compiled = f"{timing.compile.seconds:.2f}" if timing.compile else "-"
         result.add_row(timing.name, *_show(per_unit, 0), *_show(to_first, 2), compiled)
     return result
 

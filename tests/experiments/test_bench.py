@@ -200,10 +200,10 @@ def test_the_command_measures_and_writes_every_sample(tmp_path, capsys):
         assert len(case["seconds"]) == 2
         assert min(case["seconds"]) > 0
         assert case["ratio"]["low"] <= case["ratio"]["median"] <= case["ratio"]["high"]
-        assert set(case["compile"]) == {"trace", "lower", "compile"}
+        assert set(case["compile"]) == {"trace", "lower", "compile", "temporary"}
     assert text["cases"][0]["ratio"]["median"] == 1
     assert sorted(text["order"][0]) == [0, 1, 2, 3, 4]
-    assert (text["schema"], text["benchmark"], text["unit"]) == (1, "train", "step")
+    assert (text["schema"], text["benchmark"], text["unit"]) == (2, "train", "step")
     assert text["flags"]["batch_size"] == 4
     assert {"versions", "device", "cores", "commit", "xla_flags"} <= set(text["environment"])
 

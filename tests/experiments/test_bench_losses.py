@@ -27,7 +27,7 @@ def test_the_command_measures_every_point_and_writes_every_sample(xent, tmp_path
         assert all(len(case["seconds"]) == 2 and min(case["seconds"]) > 0 for case in cell["cases"])
         assert cell["cases"][0]["ratio"]["median"] == 1
         assert len(cell["order"]) == 2
-    assert (record["schema"], record["benchmark"], record["unit"]) == (1, "losses", "example")
+    assert (record["schema"], record["benchmark"], record["unit"]) == (2, "losses", "example")
     assert {"versions", "device", "cores", "commit"} <= set(record["environment"])
     assert record["flags"]["batch"] == [8, 4]
     for part in ("integer", "float32", "bfloat16", "gradient", "null", "bound"):

@@ -1,0 +1,49 @@
+"""`xent bench fused`: what it measures, writes and refuses."""
+
+import json
+
+import pytest
+
+from xent.experiments.bench import fused
+
+
+def test_it_measures_time_and_memory_beside_optax(xent, tmp_path):
+    flags = ["--tokens", "512", "--units", "8", "--classes", "2000", "--rounds=2", "--chunk-size=64"]
+    outcome = xent("bench", "fused", *flags, "--out", str(tmp_path / "fused.json"))
+    assert outcome.code == 0, outcome.err
+    record = json.loads((tmp_path / "fused.json").read_text())
+    assert (record["schema"], record["benchmark"], record["unit"]) == (2, "fused", "token")
+    assert [cell["what"] for cell in record["cells"]] == ["value", "gradients", "hessian product"]
+    for cell in record["cells"]:
+        assert (cell["tokens"], cell["units"], cell["classes"]) == (512, 8, 2000)
+        theirs, ours, product, again = cell["cases"]
+        assert [case["name"] for case in cell["cases"]] == ["optax", "ours", "product", "optax, again"]
+        assert all(len(case["seconds"]) == 2 and min(case["seconds"]) > 0 for case in cell["cases"])
+        assert theirs["compile"]["temporary"] == again["compile"]["temporary"] >= 512 * 2000 * 4
+        assert ours["compile"]["temporary"] < 0.5 * theirs["compile"]["temporary"]
+        assert product["ratio"]["median"] > 0
+        assert cell["what"] in outcome.out
+
+
+def test_the_second_head_is_that_whose_kernel_is_as_large_as_its_logits():
+    heads = list(fused.heads(fused.Config()))
+    assert heads == [(2048, 512, 32768), (1024, 1024, 131072)]
+    assert [fused.bounds(head, "gradients", "cpu") for head in heads] == [(1.1, 0.3), (1.1, 0.7)]
+    assert fused.bounds(heads[0], "value", "gpu") == (1.05, 0.25)
+    assert list(fused.heads(fused.Config(quick=True))) == [(2048, 512, 4096)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--rounds=0"], "--rounds 0: must be 1 or more"),
+        (["--classes", "0", "--units", "1", "--tokens", "1"], "--classes 0: must be numbers of 1 or more"),
+        (["--classes", "5"], "--classes 5: must be as many numbers as --tokens has, 2"),
+        (["--chunk-size=0"], "--chunk-size 0: must be 1 or more"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(xent, flags, message):
+    outcome = xent("bench", "fused", *flags)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
