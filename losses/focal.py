@@ -71,8 +71,7 @@ def softmax_focal_loss(
     poison = _rows.poison(defined, x)
     (x,) = _rows.harmless(defined, x)
     parts = _label(x, jnp.clip(y, 0, x.shape[-1] - 1), exponent)
-    losses = parts.focus * _rows.finite(parts.loss) if exponent else parts.loss
-    losses += jnp.where(jnp.isinf(parts.loss), jnp.inf, 0).astype(x.dtype) + poison
+    losses = (_focused(parts.focus, parts.loss) if exponent else parts.loss) + poison
     weights = _modifiers.class_weights_of(class_weights, x)
     if weights is not None:
         losses = _cross_entropy.weighted(jnp.take(weights, y, mode="clip"), losses)
@@ -162,6 +161,19 @@ def _(
     # No term divides by 1 - p, which may be 0; and each is finite where p is, too.
     by_loss, by_p = label.not_p, label.not_p * label.p
     return label, _Label(by_loss * change, by_p * change, -by_p * change, gamma * label.focus * label.p * change)
+
+
+@jax.custom_jvp
+def _focused(focus: jax.Array, loss: jax.Array) -> jax.Array:
+    """focus * loss; the loss may be inf, as the focus is 1 then."""
+    return focus * loss
+
+
+@_focused.defjvp
+def _(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    focus, loss = primals
+    # The focus changes by a multiple of p, which is 0 where the loss is more. A weight times inf there would make NaN.
+    return _focused(focus, loss), focus * tangents[1] + jnp.minimum(loss, 1e4) * tangents[0]
 
 
 @jax.custom_jvp

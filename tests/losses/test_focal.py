@@ -176,6 +176,18 @@ def test_focal_class_weights_axes_and_selections():
     assert (gradient == 0).all()
 
 
+@pytest.mark.parametrize("gamma", [0.7, 2.0])
+def test_focal_weights_leave_the_gradient_finite_where_the_label_is_impossible(gamma):
+    x, w = jnp.array([-inf, -0.16]), jnp.array([1.6, 0.5])
+    f = jax.jit(lambda x, w: softmax_focal_loss(x, 0, gamma=gamma, class_weights=w))
+    assert f(x, w) == inf
+    by_x, by_w = jax.grad(f, (0, 1))(x, w)
+    np.testing.assert_allclose(by_x, [-1.6, 1.6], rtol=1e-6)
+    assert 1e20 < by_w[0] < inf
+    assert by_w[1] == 0
+    assert np.isfinite(jax.hessian(f)(x, w)).all()
+
+
 BAD_ROWS = [([nan, 0, 1], 0), ([inf, 0, 1], 0), ([-inf] * 3, 0), ([0, 1, 2], -1), ([0, 1, 2], 3)]
 
 
