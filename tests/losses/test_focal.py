@@ -44,7 +44,7 @@ def poly(logits, labels, epsilon):
         total, hits = mpmath.fsum(t), mpmath.fsum(a * b for a, b, _, _ in terms)
         # p sum(t) - t and t - sum(t p), each with 1 - p for what is left of a label.
         gradient = [b * (total - a) - a * q - epsilon * b * (a * q - (hits - a * b)) for a, b, q, _ in terms]
-        scale = [(1 + abs(epsilon)) * (b * total * (1 - a) + a * q) for a, b, q, _ in terms]
+        scale = [(1 + abs(epsilon)) * (b * (total - a) + a * q) for a, b, q, _ in terms]
         loss = mpmath.fsum(a * (c + epsilon * q) for a, _, q, c in terms)
         magnitude = mpmath.fsum(a * (c + abs(epsilon) * q) for a, _, q, c in terms)
         return float(loss), np.array(list(map(float, gradient))), float(magnitude), np.array(list(map(float, scale)))
@@ -287,6 +287,12 @@ def test_poly_keeps_the_digits_of_a_confident_prediction():
         jax.grad(poly_loss_cross_entropy)(x, t), 3 * np.exp(-30.0) * np.array([-1, 1]), rtol=1e-6
     )
     assert optax.losses.poly_loss_cross_entropy(x, t) == 0  # a fault of optax
+
+
+def test_poly_keeps_a_small_label_beside_a_large_one(oracle):
+    x, t = np.float32([30, 0]), np.float32([1, 1e-9])
+    _, true, _, scale = poly(x, t, 2.0)
+    assert oracle.ulps(of_poly(x, t, 2.0)[1], true, 2 * oracle.TINY, scale) <= 16
 
 
 @pytest.mark.parametrize("jit", JIT_AND_EAGER)
