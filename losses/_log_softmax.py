@@ -30,10 +30,7 @@ class Parts(NamedTuple):
 
 def parts(x: jax.Array, temperature: float) -> Parts:
     """Of rows whose largest logit is finite."""
-    top = x.max(-1, keepdims=True)
-    # -inf would make NaN; so far down, a finite logit is as good.
-    lowest = jnp.maximum(top - largest(x.dtype) / 8 * min(temperature, 1.0), -largest(x.dtype))
-    high, low = over(*difference(jnp.maximum(x, lowest), top), temperature)
+    high, low = over(*_from_top(x, temperature), temperature)
     exp = jnp.exp(high)
     exp = exp + exp * low
     # By floor, not by comparison: XLA:CPU does not vectorise a sum with a comparison in it.
@@ -42,11 +39,42 @@ def parts(x: jax.Array, temperature: float) -> Parts:
     return Parts(high, low, exp, tops, tail[..., None])
 
 
+def _from_top(x: jax.Array, temperature: float) -> tuple[jax.Array, jax.Array]:
+    """x - max, exactly."""
+    top = x.max(-1, keepdims=True)
+    # -inf would make NaN; so far down, a finite logit is as good.
+    lowest = jnp.maximum(top - largest(x.dtype) / 8 * min(temperature, 1.0), -largest(x.dtype))
+    return difference(jnp.maximum(x, lowest), top)
+
+
+def others_of(t: jax.Array) -> jax.Array:
+    """sum(t) - t [..., V], of numbers that are not negative, without the subtraction."""
+    top = t.max(-1, keepdims=True)
+    # By floor, as above. However many are marked: `rest` is the sum of all but one of the largest.
+    tops = jnp.floor(t / jnp.where(top > 0, top, 1))
+    rest = sum_last(t - tops * top)[..., None] + (tops.sum(-1, keepdims=True) - 1) * top
+    return rest + (top - t)
+
+
 def difference(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     """x - y as rounded, and the rounding error, exactly (Knuth)."""
     high = x - y
     moved = high - x
     return high, (x - (high - moved)) - (y + moved)
+
+
+def _minus(x: tuple[jax.Array, jax.Array], y: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """x - y of numbers of twice the digits, to as many of the result's (the accurate one of Li et al.)."""
+    high, error = difference(x[0], y[0])
+    low, rest = difference(x[1], y[1])
+    high, error = _renormalised(high, error + low)
+    return _renormalised(high, error + rest)
+
+
+def _renormalised(high: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """high + low, as a number and its rounding error; for a low that is no larger (Dekker)."""
+    total = high + low
+    return total, low - (total - high)
 
 
 def over(high: jax.Array, low: jax.Array, temperature: float) -> tuple[jax.Array, jax.Array]:
@@ -141,8 +169,8 @@ def pair(u: jax.Array, z: jax.Array, temperature: float) -> Pair:
     exponentials. That comes from their difference, class by class: nothing cancels but what the rows themselves cancel.
     """
     of_t, of_p = parts(u, temperature), parts(z, temperature)
-    high, low = difference(of_t.high, of_p.high)
-    low = low + (of_t.low - of_p.low)
+    # Before T divides: where t is nearly p, what it rounds off is no small part of the difference.
+    high, low = over(*_minus(_from_top(u, temperature), _from_top(z, temperature)), temperature)
     # exp_t - exp_p, from the larger of the two.
     sign = high + low
     excess = jnp.where(sign > 0, -of_t.exp * jnp.expm1(-jnp.abs(sign)), of_p.exp * jnp.expm1(-jnp.abs(sign)))

@@ -119,7 +119,7 @@ def _cross_entropy(z: jax.Array, y: jax.Array, w: jax.Array | None, smoothing: f
     """What yes costs and what no costs, each with its weight: no term is negative."""
     yes, no = softplus(-z), softplus(z)
     if w is not None:
-        yes = jnp.where(w == 0, 0, w * yes)
+        yes = jnp.where((w == 0) & (yes == jnp.inf), 0, w * yes)
     loss = jnp.zeros_like(z)
     # A label of 0 or 1 leaves no weight on the other answer, whose cost may be inf; likewise at the ends of smoothing.
     if smoothing < 1:

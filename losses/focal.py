@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from xent.losses import _checks, _cross_entropy, _modifiers, _rows, _softmax
 from xent.losses._floats import huge, largest, nan_if_used
-from xent.losses._log_softmax import parts, softmax
+from xent.losses._log_softmax import others_of, parts, softmax
 from xent.losses._softmax import sum_last
 
 
@@ -71,8 +71,7 @@ def softmax_focal_loss(
     poison = _rows.poison(defined, x)
     (x,) = _rows.harmless(defined, x)
     parts = _label(x, jnp.clip(y, 0, x.shape[-1] - 1), exponent)
-    losses = parts.focus * _rows.finite(parts.loss) if exponent else parts.loss
-    losses += jnp.where(jnp.isinf(parts.loss), jnp.inf, 0).astype(x.dtype) + poison
+    losses = (_focused(parts.focus, parts.loss) if exponent else parts.loss) + poison
     weights = _modifiers.class_weights_of(class_weights, x)
     if weights is not None:
         losses = _cross_entropy.weighted(jnp.take(weights, y, mode="clip"), losses)
@@ -102,7 +101,7 @@ def poly_loss_cross_entropy(
     Returns:
       The loss of each example in nats, float32 (float64 if an argument is), of the shape of `logits` without `axis`,
       within 8 ulp (32 beyond 1000 classes) of the sum of `t_j (-log p_j + |epsilon| (1 - p_j))`; its gradient within 16
-      ulp of `(1 + |epsilon|) (p_j sum(t) (1 - t_j) + t_j (1 - p_j))`, so also for a confident prediction that is right;
+      ulp of `(1 + |epsilon|) (p_j (sum(t) - t_j) + t_j (1 - p_j))`, so also for a confident prediction that is right;
       both plus V times the smallest normal float. Where nothing is selected it is 0 and its gradient is 0. A logit of
       -inf costs inf where its label is not 0. A label that is negative or infinite, and a row of logits that holds
       NaN, +inf or nothing above -inf, gives NaN in the loss and in its gradient; but the gradient is exactly 0,
@@ -165,6 +164,19 @@ def _(
 
 
 @jax.custom_jvp
+def _focused(focus: jax.Array, loss: jax.Array) -> jax.Array:
+    """focus * loss; the loss may be inf, as the focus is 1 then."""
+    return focus * loss
+
+
+@_focused.defjvp
+def _(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    focus, loss = primals
+    # The focus changes by a multiple of p, which is 0 where the loss is more. A weight times inf there would make NaN.
+    return _focused(focus, loss), focus * tangents[1] + jnp.minimum(loss, 1e4) * tangents[0]
+
+
+@jax.custom_jvp
 @jax.jit
 def _others(x: jax.Array, y: jax.Array) -> jax.Array:
     """The softmax of all classes but the label; 0 at the label, and everywhere if the others' sum underflows."""
@@ -215,8 +227,7 @@ def _(primals: tuple[jax.Array, ...], tangents: tuple[jax.Array | SymbolicZero, 
     # label is 1 and the others are 0.
     wrong = t * of.not_p
     hit = t * of.p
-    others, hits = sum_last(t)[..., None] - t, sum_last(hit)[..., None] - hit
-    by_x = of.p * others - wrong + epsilon * of.p * (hits - wrong)
+    by_x = of.p * others_of(t) - wrong + epsilon * of.p * (others_of(hit) - wrong)
     by_t = epsilon * of.not_p + jnp.minimum(-of.log_p, huge(x.dtype))
     tangent = jnp.zeros(defined.shape, x.dtype)
     for slope, change in zip((by_x, by_t), tangents[:2], strict=True):

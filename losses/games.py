@@ -48,8 +48,8 @@ def discriminator_loss(
       smoothing: Salimans et al., Improved Techniques for Training GANs, 2016, section 3.4,
       https://arxiv.org/abs/1606.03498
     """
-    real = _checks.array_of("real_logits", real_logits, jnp.floating)
-    fake = _checks.array_of("fake_logits", fake_logits, jnp.floating)
+    real = _checks.computed(_checks.array_of("real_logits", real_logits, jnp.floating))
+    fake = _checks.computed(_checks.array_of("fake_logits", fake_logits, jnp.floating))
     _checks.same_shape("fake_logits", fake, real.shape, "the shape of real_logits")
     smoothing = _checks.fraction("one_sided_label_smoothing", one_sided_label_smoothing)
     # Two hard losses, and not one of the label 1 - s, which a small s would be lost from.

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from xent.losses import _checks, _rows, _softmax
 from xent.losses._gauss_newton import Params, between_jacobians
-from xent.losses._log_softmax import hessian_product, softmax
+from xent.losses._log_softmax import hessian_product, others_of, softmax
 
 
 def softmax_cross_entropy_gradient(
@@ -53,7 +53,7 @@ def softmax_cross_entropy_gradient(
     """
     x, t, selection, poison = _softmax_rows(logits, labels, axis, where)
     of = softmax(x, 1.0)
-    gradient = of.p * (_softmax.sum_last(t)[..., None] - t) - t * of.not_p
+    gradient = of.p * others_of(t) - t * of.not_p
     return _as_given(gradient + poison, selection, logits)
 
 

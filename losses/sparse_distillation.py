@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from xent.losses import _checks, _rows
-from xent.losses._log_softmax import parts, softmax
+from xent.losses._log_softmax import difference, parts, softmax
 from xent.losses._softmax import has_softmax, sum_last
 
 
@@ -92,7 +92,7 @@ def _divergence(z: jax.Array, classes: jax.Array, t: jax.Array, temperature: flo
     listed = jnp.put_along_axis(
         jnp.zeros(z.shape, bool), jnp.where(t > 0, classes, z.shape[-1]), True, -1, inplace=False, mode="drop"
     )
-    rest = 1 - sum_last(t)
+    rest = _rest(t)
     rest = jnp.where(rest > t.shape[-1] * jnp.finfo(t.dtype).eps, rest, 0)
     terms = _term(t, jnp.take_along_axis(log_p, classes, -1), jnp.take_along_axis(z, classes, -1) > -jnp.inf)
     # Of the others, only those that are there: by where=, or by a logit above -inf.
@@ -105,6 +105,24 @@ def _divergence(z: jax.Array, classes: jax.Array, t: jax.Array, temperature: flo
         mean_log_p = sum_last(jnp.where(others, log_p, 0)) / jnp.maximum(count, 1)
         tail = _term(rest, mean_log_p, count > 0) + rest * (_log(share) - _log(rest))
     return sum_last(terms) + tail
+
+
+@jax.custom_jvp
+def _rest(t: jax.Array) -> jax.Array:
+    """1 - sum(t), the sum with what its additions round off: where little is left of 1, that counts."""
+    error = jnp.zeros_like(t)
+    while (length := t.shape[-1]) > 1:
+        half = length // 2
+        one, other, odd = slice(half), slice(half, 2 * half), slice(2 * half, length)
+        total, rounded = difference(t[..., one], -t[..., other])
+        t = jnp.concatenate([total, t[..., odd]], -1)
+        error = jnp.concatenate([rounded + (error[..., one] + error[..., other]), error[..., odd]], -1)
+    return ((1 - t) - error)[..., 0]
+
+
+@_rest.defjvp
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    return _rest(*primals), -jnp.sum(tangents[0], -1)
 
 
 def _log(x: jax.Array) -> jax.Array:

@@ -121,7 +121,7 @@ def _poly_truth(rows: Rows, epsilon: float) -> Truth:
     wrong = t * of.not_p
     others = oracle.sum_of_others(t)
     gradient = of.p * others - wrong + epsilon * of.p * (oracle.sum_of_others(t * of.p) - wrong)
-    scale = (1 + abs(epsilon)) * (of.p * t.sum(-1, keepdims=True) * (1 - t) + wrong)
+    scale = (1 + abs(epsilon)) * (of.p * others + wrong)
     value, gradient = oracle.undefined_where(outside, value, gradient)
     return Truth(value, gradient, scale, np.full(len(value), t.shape[1] * TINY), size)
 

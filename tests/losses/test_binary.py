@@ -214,6 +214,14 @@ def test_no_weight_on_an_infinite_cost_is_nothing(smoothing):
     assert f(jnp.array(jnp.inf), jnp.array(0.5)) == jnp.inf
 
 
+def test_no_weight_on_nan_is_nan():
+    f = jax.jit(partial(loss, pos_weight=0.0))
+    value, gradient = jax.value_and_grad(lambda z: f(z, jnp.ones(2)).sum())(jnp.array([nan, 1.0]))
+    assert np.isnan(value)
+    np.testing.assert_array_equal(gradient, [nan, 0])
+    np.testing.assert_array_equal(jax.grad(lambda z: f(z, jnp.ones(2))[1])(jnp.array([nan, 1.0])), [0, 0])
+
+
 def test_a_weight_that_is_nan_poisons_only_whom_it_counts_for():
     z, y, w = jnp.array([1.0, 2.0]), jnp.array([1.0, 1.0]), jnp.array([nan, 2.0])
     of_second = jax.jit(jax.grad(lambda z, y, w: loss(z, y, pos_weight=w)[1], (0, 1, 2)))(z, y, w)

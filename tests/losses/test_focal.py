@@ -44,7 +44,7 @@ def poly(logits, labels, epsilon):
         total, hits = mpmath.fsum(t), mpmath.fsum(a * b for a, b, _, _ in terms)
         # p sum(t) - t and t - sum(t p), each with 1 - p for what is left of a label.
         gradient = [b * (total - a) - a * q - epsilon * b * (a * q - (hits - a * b)) for a, b, q, _ in terms]
-        scale = [(1 + abs(epsilon)) * (b * total * (1 - a) + a * q) for a, b, q, _ in terms]
+        scale = [(1 + abs(epsilon)) * (b * (total - a) + a * q) for a, b, q, _ in terms]
         loss = mpmath.fsum(a * (c + epsilon * q) for a, _, q, c in terms)
         magnitude = mpmath.fsum(a * (c + abs(epsilon) * q) for a, _, q, c in terms)
         return float(loss), np.array(list(map(float, gradient))), float(magnitude), np.array(list(map(float, scale)))
@@ -176,6 +176,18 @@ def test_focal_class_weights_axes_and_selections():
     assert (gradient == 0).all()
 
 
+@pytest.mark.parametrize("gamma", [0.7, 2.0])
+def test_focal_weights_leave_the_gradient_finite_where_the_label_is_impossible(gamma):
+    x, w = jnp.array([-inf, -0.16]), jnp.array([1.6, 0.5])
+    f = jax.jit(lambda x, w: softmax_focal_loss(x, 0, gamma=gamma, class_weights=w))
+    assert f(x, w) == inf
+    by_x, by_w = jax.grad(f, (0, 1))(x, w)
+    np.testing.assert_allclose(by_x, [-1.6, 1.6], rtol=1e-6)
+    assert 1e20 < by_w[0] < inf
+    assert by_w[1] == 0
+    assert np.isfinite(jax.hessian(f)(x, w)).all()
+
+
 BAD_ROWS = [([nan, 0, 1], 0), ([inf, 0, 1], 0), ([-inf] * 3, 0), ([0, 1, 2], -1), ([0, 1, 2], 3)]
 
 
@@ -275,6 +287,12 @@ def test_poly_keeps_the_digits_of_a_confident_prediction():
         jax.grad(poly_loss_cross_entropy)(x, t), 3 * np.exp(-30.0) * np.array([-1, 1]), rtol=1e-6
     )
     assert optax.losses.poly_loss_cross_entropy(x, t) == 0  # a fault of optax
+
+
+def test_poly_keeps_a_small_label_beside_a_large_one(oracle):
+    x, t = np.float32([30, 0]), np.float32([1, 1e-9])
+    _, true, _, scale = poly(x, t, 2.0)
+    assert oracle.ulps(of_poly(x, t, 2.0)[1], true, 2 * oracle.TINY, scale) <= 16
 
 
 @pytest.mark.parametrize("jit", JIT_AND_EAGER)

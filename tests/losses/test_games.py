@@ -130,6 +130,19 @@ def test_half_precision_is_computed_in_float32(loss, dtype):
     np.testing.assert_array_equal(loss(z), loss(z.astype(jnp.float32)))
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_gradient_of_half_precision_is_that_of_float32_rounded_once(dtype, smoothing):
+    """Of a smoothed discriminator it is a difference of two."""
+    z = jnp.array(LOGITS[25:], dtype)
+    gradient = jax.jit(
+        jax.grad(lambda r, f: discriminator_loss(r, f, one_sided_label_smoothing=smoothing).sum(), (0, 1))
+    )
+    wide = gradient(z.astype(jnp.float32), -z.astype(jnp.float32))
+    for got, true in zip(gradient(z, -z), wide, strict=True):
+        np.testing.assert_array_equal(got, true.astype(dtype))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

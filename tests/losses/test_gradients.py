@@ -92,6 +92,20 @@ def test_softmax_against_60_digits(oracle, classes):
             assert oracle.ulps(of_product(x, y, v), true, spread, scale) <= 16, (x, v)
 
 
+def test_softmax_keeps_a_small_weight_beside_a_large_one(oracle):
+    """sum(t) is 1 in float32, and so is t_0; ties, and no weight at all, as well."""
+    x, t = jnp.array([[30.0, 0.0], [0.0, 40.0]]), jnp.array([[1.0, 1e-9], [1e-9, 1.0]])
+    got = jitted_gradient(x, t)
+    small = np.float64(np.float32(1e-9))
+    p = np.exp(-np.array([30.0, 40.0]))  # of the other class, to its first 13 digits
+    true = np.array([[small - p[0], p[0] - small], [p[1] - small, small - p[1]]])
+    assert oracle.ulps(got, true) <= 8
+    tied = np.array([[0.5, 0.5, 1e-9], [0.0, 0.0, 0.0]], np.float32)
+    e = np.exp(np.array([30.0, 0.0, 0.0]))
+    true = e / e.sum() * tied.astype(np.float64).sum(-1, keepdims=True) - tied
+    assert oracle.ulps(jitted_gradient(jnp.array([[30.0, 0, 0]] * 2), tied), true) <= 8
+
+
 def test_softmax_is_what_jax_derives():
     x, y = jax.random.normal(jax.random.key(0), (3, 5)) * 3, jnp.array([0, 4, 2])
     v, t = jax.random.normal(jax.random.key(1), x.shape), jax.random.uniform(jax.random.key(2), x.shape)
