@@ -22,8 +22,8 @@ inf where there should be none, or the other way round, is counted as wrong. Exp
 optax's and torch's up to 2e7. If a bound of ours is broken the exit code is 1, and lines at the end say which. The
 contract is about CPUs; on a GPU or TPU, whose exp differs, the figures are for information.
 
-Left out, since they are thin sums of these: next_token_cross_entropy, the losses of several tasks, mean and sum; and the
-fused losses of a linear head, whose logits are a matrix product.
+Left out, since they are thin sums of these: next_token_cross_entropy, the losses of several tasks, mean and sum; and
+the fused losses of a linear head, whose logits are a matrix product.
 """
 
 import importlib.util

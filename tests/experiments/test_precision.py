@@ -38,7 +38,7 @@ def draw(loss, regime, rows, dtype, classes=None, seed=0):
 def test_the_truth_is_that_of_80_digits(name):
     loss = LOSSES[name]
     for regime, dtype in zip(loss.regimes, itertools.cycle(("float32", "bfloat16", "float16")), strict=False):
-        rows = draw(loss, regime, 6, dtype)
+        rows = draw(loss, regime, 2 if name == "ctc, 60 frames" else 6, dtype)
         truth = loss.truth(rows)
         for row in np.flatnonzero(np.isfinite(truth.value)):
             assert distance(loss, "float32", take(rows, np.array([row]))) < 1e-4, (regime, dtype)
