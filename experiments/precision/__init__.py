@@ -1,16 +1,17 @@
 """How exact our losses are, and optax's and torch's: the largest error of each, in every regime that breaks losses.
 
-    xent precision                        a million inputs for each cross-entropy: eight minutes on two CPU cores
-    xent precision --quick                two minutes, most of them compilation
+    xent precision                        a million inputs for each cross-entropy: five minutes of a CPU
+    xent precision --quick                one minute, most of it compilation
     xent precision --only focal poly      the losses whose name contains one of these
     xent precision --inputs 100000000     a night
 
 An input is a row: one vector of logits with its label, or of probabilities, or two vectors. Rows are drawn in regimes
 (ties, confident, hopeless, offsets to a million, infinities, near the smallest normal float, masked, smoothed, soft
 labels, nearly equal, unnormalised, up to 262144 classes), and a search goes on from those that we do worst on. The
-softmax and sigmoid cross-entropies get a million rows each over three dtypes, the others a tenth in float32 and a
-fiftieth in each other dtype, CTC less. The truth is computed in float64, in a form where nothing cancels; the worst
-rows of each loss and dtype, a thousand in most, are computed again by mpmath in 80 digits (none of 262144 classes).
+softmax and sigmoid cross-entropies get a million rows each over three dtypes, the others a twentieth in float32 and a
+hundredth, of one width, in each other dtype, CTC less. The truth is computed in float64, in a form where nothing
+cancels; the worst rows of each loss and dtype, a thousand in most, are computed again by mpmath in 80 digits (none of
+262144 classes).
 
 Errors are in units of the last place (ulp) of float32; a gradient's in ulp of its own dtype, if that is smaller, being
 the float32 gradient rounded once. The bound is that of the loss's docstring, in ulp of the magnitude and beyond the
@@ -21,7 +22,8 @@ inf where there should be none, or the other way round, is counted as wrong. Exp
 optax's and torch's up to 2e7. If a bound of ours is broken the exit code is 1, and lines at the end say which. The
 contract is about CPUs; on a GPU or TPU, whose exp differs, the figures are for information.
 
-Left out, since they are thin sums of these: next_token_cross_entropy, the losses of several tasks, mean and sum.
+Left out, since they are thin sums of these: next_token_cross_entropy, the losses of several tasks, mean and sum; and
+the fused losses of a linear head, whose logits are a matrix product.
 """
 
 import importlib.util
@@ -55,7 +57,7 @@ class Config:
     inputs: int = 1_000_000
     """Rows for each softmax or sigmoid cross-entropy, shared among dtypes and regimes; others get a share of it."""
     quick: bool = False
-    """20000 rows instead, and ten classes only, however many --inputs says."""
+    """20000 rows instead, and ten classes only, however many --inputs says; other losses in float32 only."""
     only: tuple[str, ...] = ()
     """Measure only the losses whose names contain one of these; all others are left out."""
     torch: bool = True
@@ -88,9 +90,9 @@ def measure_all(losses: Sequence[Loss], plan: Plan, seed: int, console: Console)
 
     every = []
     for number, loss in enumerate(losses):
-        for place, dtype in enumerate(FORMATS):
+        for dtype in plan.dtypes(loss):
             with console.status(f"{loss.name}, {dtype}"):
-                found = measure(loss, dtype, plan, np.random.default_rng([seed, number, place]))
+                found = measure(loss, dtype, plan, np.random.default_rng([seed, number, list(FORMATS).index(dtype)]))
             console.print(report.table(found))
             every.append(found)
     console.print(report.summary(every))
@@ -105,10 +107,9 @@ def write(every: Sequence[Found], folder: Path) -> None:
     report.write_errors(folder / "errors.csv", cells)
     report.write_worst(folder / "worst.csv", [worst for found in every for worst in found.worst])
     report.write_checks(folder / "mpmath.csv", [found.check for found in every])
-    for family in dict.fromkeys(cell.family for cell in cells):
-        for dtype in FORMATS:
-            file = f"{family}.png" if dtype == "float32" else f"{family}-{dtype}.png"
-            report.draw([cell for cell in cells if cell.family == family], dtype, folder / file)
+    for family, dtype in dict.fromkeys((cell.family, cell.dtype) for cell in cells):
+        file = f"{family}.png" if dtype == "float32" else f"{family}-{dtype}.png"
+        report.draw([cell for cell in cells if cell.family == family], dtype, folder / file)
 
 
 def verdict(every: Sequence[Found]) -> list[str]:

@@ -26,11 +26,12 @@ def losses_of(torch: bool) -> list[Loss]:
         losses.distillation_jensen_shannon_divergence,
         losses.distillation_total_variation,
     )
+    plain = _loss("distillation, KL", kl, _kl, _exact_kl)
     return [
-        _by_student(_loss("distillation, KL", kl, _kl, _exact_kl)),
+        _by_student(plain),
         _by_student(_loss("distillation, KL, temperature 3", kl, _kl, _exact_kl, temperature=3.0)),
         _by_student(_loss("distillation, KL, masked", kl, _kl, _exact_kl, masked=True)),
-        _unsaid(_loss("distillation, KL, by both", kl, _kl, _exact_kl)),
+        _unsaid(plain)._replace(name="distillation, KL, by both"),
         _unsaid(_loss("distillation, Jensen-Shannon", js, _js, _exact_js, beta=0.5)),
         _unsaid(_loss("distillation, Jensen-Shannon, 0.1 at 2", js, _js, _exact_js, beta=0.1, temperature=2.0)),
         _unsaid(_loss("distillation, total variation", tv, _tv, _exact_tv)),

@@ -52,10 +52,14 @@ class Loss(NamedTuple):
     """Classes -> share of the rows. The search goes on with the width of the largest share."""
     wide: Mapping[int, Regime] = {}
     """More classes -> what a few rows are drawn from."""
-    share: Mapping[str, float] = {"float32": 0.1, "bfloat16": 0.02, "float16": 0.02}
+    share: Mapping[str, float] = {"float32": 0.05, "bfloat16": 0.01, "float16": 0.01}
     """Of the rows asked for, by dtype."""
     of: tuple[str, ...] = ("value", "gradient")
     """What there is to judge: a closed form of a derivative has no value."""
+
+    def in_full(self, dtype: str) -> bool:
+        """Whether a dtype gets as much as float32: every width, also in a quick run."""
+        return self.share[dtype] == self.share["float32"]
 
 
 def by_jax(function: Callable[..., jax.Array], by: tuple[str, ...] = ("logits",)) -> Run:

@@ -8,7 +8,7 @@ import numpy as np
 
 from xent.experiments.precision.logits import mutated
 from xent.experiments.precision.loss import OURS, Loss, Rows, count, join, shape, take
-from xent.experiments.precision.oracle import TINY, Truth, ulps
+from xent.experiments.precision.oracle import FORMATS, TINY, Truth, ulps
 
 OF = ("value", "gradient")
 NO_BOUND = 1e6
@@ -27,11 +27,15 @@ class Plan(NamedTuple):
     inputs: int
     """Rows, before a loss's share in a dtype."""
     narrow: bool
-    """Whether to leave out all widths but the most common one."""
+    """Whether to leave out all widths but the most common one, and dtypes that do not get as much as float32."""
     checked: int
     """Rows to compute in many digits; fewer for a loss whose share is below a tenth."""
     checked_numbers: int
     """Numbers in them, at most."""
+
+    def dtypes(self, loss: Loss) -> list[str]:
+        """To measure a loss in."""
+        return [dtype for dtype in FORMATS if loss.in_full(dtype) or not self.narrow]
 
     def rows(self, loss: Loss, dtype: str) -> int:
         """Of each regime; the search has twice as many."""
@@ -138,7 +142,8 @@ class Pool:
 def batches(loss: Loss, dtype: str, plan: Plan, random: np.random.Generator, pool: Pool) -> Iterator[tuple[str, Rows]]:
     """Yield every batch with the name of its regime. The search goes on from what those before left in `pool`."""
     main = max(loss.widths, key=lambda width: loss.widths[width])
-    widths = {main: 1.0} if plan.narrow else loss.widths
+    narrow = plan.narrow or not loss.in_full(dtype)  # half precision becomes float32 first, whatever the width
+    widths = {main: 1.0} if narrow else loss.widths
     each = plan.rows(loss, dtype)
     searched: tuple[int, ...] = ()
     for name, regime in loss.regimes.items():
@@ -147,7 +152,7 @@ def batches(loss: Loss, dtype: str, plan: Plan, random: np.random.Generator, poo
                 rows = regime(random, number, width, dtype)
                 searched = shape(rows) if width == main else searched
                 yield name, rows
-    for width, regime in () if plan.narrow else loss.wide.items():
+    for width, regime in () if narrow else loss.wide.items():
         for number in sizes(max(each // 100, 9) if width <= 1000 else 9, width):
             yield f"{width} classes", regime(random, number, width, dtype)
     at_once = sizes(each * widths[main], main)[0]  # a size that is compiled already

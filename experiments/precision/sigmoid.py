@@ -1,6 +1,7 @@
 """The cross-entropies of two classes from one logit."""
 
-from functools import partial
+from collections.abc import Mapping
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import optax
 from xent import losses
 from xent.experiments.precision import oracle
 from xent.experiments.precision.logits import regimes_of, sigmoid_rows
-from xent.experiments.precision.loss import Loss, Rows, by_jax, by_torch, floats
+from xent.experiments.precision.loss import Loss, Rows, Run, by_jax, by_torch, floats
 from xent.experiments.precision.oracle import Truth
 from xent.experiments.precision.softmax import CORE
 
@@ -24,7 +25,10 @@ def losses_of(torch: bool) -> list[Loss]:
     ]
 
 
-def _sigmoid(name: str, smoothing: float, soft: bool, torch: bool) -> Loss:
+@cache
+def _runs(smoothing: float, torch: bool) -> Mapping[str, Run]:
+    """Of labels of any kind, so that each is compiled once."""
+
     def ours(logits: jax.Array, targets: jax.Array) -> jax.Array:
         return losses.sigmoid_binary_cross_entropy(logits, targets, label_smoothing=smoothing)[:, 0]
 
@@ -37,10 +41,13 @@ def _sigmoid(name: str, smoothing: float, soft: bool, torch: bool) -> Loss:
     def torchs(functional: Any, logits: Any, targets: Any) -> Any:
         return functional.binary_cross_entropy_with_logits(logits, of_smoothed(targets), reduction="none")[:, 0]
 
-    runs = {"xent": by_jax(ours), "optax": by_jax(optaxs)} | ({"torch": by_torch(torchs)} if torch else {})
+    return {"xent": by_jax(ours), "optax": by_jax(optaxs)} | ({"torch": by_torch(torchs)} if torch else {})
+
+
+def _sigmoid(name: str, smoothing: float, soft: bool, torch: bool) -> Loss:
     return Loss(
-        name, "sigmoid", regimes_of(sigmoid_rows, soft=soft), runs, partial(_truth, smoothing=smoothing),
-        partial(_exact, smoothing=smoothing), widths={1: 1.0}, share=CORE,
+        name, "sigmoid", regimes_of(sigmoid_rows, soft=soft), _runs(smoothing, torch),
+        partial(_truth, smoothing=smoothing), partial(_exact, smoothing=smoothing), widths={1: 1.0}, share=CORE,
     )  # fmt: skip
 
 

@@ -112,8 +112,8 @@ def test_hessian_products_within_8_ulp_of_their_terms(oracle):
 def test_half_precision_is_computed_in_float32(dtype):
     x = (jax.random.normal(jax.random.key(0), (50, 100)) * 4).astype(dtype)
     t = jax.nn.softmax(jax.random.normal(jax.random.key(1), (50, 100)))
-    value, gradient = jax.value_and_grad(lambda x: loss(x, t).sum())(x)
-    value32, gradient32 = jax.value_and_grad(lambda x: loss(x, t).sum())(x.astype(jnp.float32))
+    of_sum = jax.jit(jax.value_and_grad(lambda x: loss(x, t).sum()))
+    (value, gradient), (value32, gradient32) = of_sum(x), of_sum(x.astype(jnp.float32))
     assert value.dtype == jnp.float32
     assert value == value32
     assert gradient.dtype == dtype
@@ -268,7 +268,7 @@ def test_nothing_selected_is_zero_with_zero_gradients():
     for where in (jnp.zeros((2, 2), bool), jnp.zeros(2, bool)):
         options = dict(where=where, label_smoothing=0.1, z_loss=0.1, logit_soft_cap=3.0)
         total = lambda x, t, w, o=options: loss(x, t, class_weights=w, **o).sum()  # noqa: E731
-        value, gradients = jax.value_and_grad(total, (0, 1, 2))(x, t, jnp.ones(2))
+        value, gradients = jax.jit(jax.value_and_grad(total, (0, 1, 2)))(x, t, jnp.ones(2))
         assert value == 0
         for gradient in gradients:
             np.testing.assert_array_equal(gradient, 0)
@@ -330,17 +330,19 @@ def test_a_nan_is_seen_wherever_it_stands(rows):
     """XLA:CPU's vectorised maximum passes over some, and so does its minimum, in arrays above some size."""
     x = np.random.default_rng(0).normal(size=(rows, 10)).astype(np.float32)
     labels, soft = np.zeros(rows, int), np.full((rows, 10), np.float32(0.1))
-    for column in range(10):
-        x_nan = x.copy()
-        x_nan[:, column] = np.nan
-        for cost in (
-            lambda x: hard_loss(x, labels),
-            lambda x: hard_loss(x, labels, label_smoothing=0.1),
-            lambda x: loss(x, soft),
-        ):
-            losses, pull = jax.jit(lambda x, cost=cost: jax.vjp(cost, x))(x_nan)
+    for cost in (
+        lambda x: hard_loss(x, labels),
+        lambda x: hard_loss(x, labels, label_smoothing=0.1),
+        lambda x: loss(x, soft),
+    ):
+        forward = jax.jit(lambda x, cost=cost: jax.vjp(cost, x))
+        backward = jax.jit(lambda pull: pull(jnp.ones(rows))[0])
+        for column in range(10):
+            x_nan = x.copy()
+            x_nan[:, column] = np.nan
+            losses, pull = forward(x_nan)
             assert np.isnan(losses).all(), column
-            assert np.isnan(pull(jnp.ones(rows))[0]).any(-1).all(), column
+            assert np.isnan(backward(pull)).any(-1).all(), column
 
 
 def test_the_top_is_told_from_logits_near_the_smallest_float():
