@@ -50,8 +50,8 @@ def _from_top(x: jax.Array, temperature: float) -> tuple[jax.Array, jax.Array]:
 def others_of(t: jax.Array) -> jax.Array:
     """sum(t) - t [..., V], of numbers that are not negative, without the subtraction."""
     top = t.max(-1, keepdims=True)
-    # By floor, as above. However many are marked: `rest` is the sum of all but one of the largest.
-    tops = jnp.floor(t / jnp.where(top > 0, top, 1))
+    # 1 at the largest. By arithmetic, not by comparison, as in `parts`; XLA may round a quotient by itself to below 1.
+    tops = 1 - jnp.minimum(lax.stop_gradient(top - t) * 2.0 ** -float(jnp.finfo(t.dtype).minexp), 1)
     rest = sum_last(t - tops * top)[..., None] + (tops.sum(-1, keepdims=True) - 1) * top
     return rest + (top - t)
 

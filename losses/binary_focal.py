@@ -24,9 +24,9 @@ def sigmoid_focal_loss(
         \alpha_t (1 - p_t)^\gamma \left(-y \log \sigma(z) - (1 - y) \log \sigma(-z)\right), \qquad
         1 - p_t = y \sigma(-z) + (1 - y) \sigma(z), \quad \alpha_t = \alpha y + (1 - \alpha)(1 - y)
 
-    The loss is within `8 + gamma` ulp, and so is its gradient by the logits for labels 0 and 1, plus twice the smallest
-    normal float. For other labels the gradient is the sum of three terms of both signs, the slopes of `-log sigma(z)`,
-    of `-log sigma(-z)` and of the power: it is within `8 + gamma` ulp of the largest.
+    The loss is within `12 + 2 gamma` ulp, and so is its gradient by the logits for labels 0 and 1, plus twice the
+    smallest normal float. For other labels the gradient is the sum of three terms of both signs, the slopes of `-log
+    sigma(z)`, of `-log sigma(-z)` and of the power: it is within `12 + 2 gamma` ulp of the largest.
 
     Args:
       logits: `z`, the log-odds of yes, float [...]. bfloat16 and float16 are computed in float32.

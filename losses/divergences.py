@@ -83,11 +83,12 @@ def kl_divergence_with_log_targets(
 
     Returns:
       The divergence of each example in nats, float32 (float64 if an argument is), of the shape of `log_predictions`
-      without `axis`, within 8 ulp of the sum of `t_j |log t_j - log q_j|`; so of equal arguments it is exactly 0. Where
-      nothing is selected it is 0 and its gradient is 0. A prediction of -inf costs inf where the target is above -inf.
-      NaN or +inf anywhere, and a log target whose exponential is above the largest float (88.7 and more in float32),
-      gives NaN in the loss and in its gradient; but the gradient is exactly 0, whatever the row holds, where the
-      cotangent is 0.
+      without `axis`, within 8 ulp of the sum of `t_j |log t_j - log q_j|`; so of equal arguments it is exactly 0; plus
+      V times the smallest normal float times the largest `1 + |log t_j - log q_j|`, since what is flushed is multiplied
+      by that. Where nothing is selected it is 0 and its gradient is 0. A prediction of -inf costs inf where the target
+      is above -inf. NaN or +inf anywhere, and a log target whose exponential is above the largest float (88.7 and more
+      in float32), gives NaN in the loss and in its gradient; but the gradient is exactly 0, whatever the row holds,
+      where the cotangent is 0.
 
     Raises:
       ValueError: for an argument of the wrong dtype or shape.

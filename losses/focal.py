@@ -39,8 +39,8 @@ def softmax_focal_loss(
 
     Returns:
       The loss of each example in nats, float32 (float64 for float64 logits), of the shape of `labels`, and its gradient
-      within 8 + 4 gamma ulp, plus V times the smallest normal float, to 1000 classes. Where nothing is selected it is 0
-      and its gradient is 0. A label that is masked out, or whose logit is -inf, costs inf. A label outside of [0, V),
+      within 16 + 4 gamma ulp, plus V times the smallest normal float, to 1000 classes. Where nothing is selected it is
+      0 and its gradient is 0. A label that is masked out, or whose logit is -inf, costs inf. A label outside of [0, V),
       and a row that holds NaN, +inf or nothing above -inf, gives NaN in the loss and in its gradient; but the gradient
       is exactly 0, whatever the row holds, where the cotangent is 0.
 
@@ -102,10 +102,10 @@ def poly_loss_cross_entropy(
       The loss of each example in nats, float32 (float64 if an argument is), of the shape of `logits` without `axis`,
       within 8 ulp (32 beyond 1000 classes) of the sum of `t_j (-log p_j + |epsilon| (1 - p_j))`; its gradient within 16
       ulp of `(1 + |epsilon|) (p_j (sum(t) - t_j) + t_j (1 - p_j))`, so also for a confident prediction that is right;
-      both plus V times the smallest normal float. Where nothing is selected it is 0 and its gradient is 0. A logit of
-      -inf costs inf where its label is not 0. A label that is negative or infinite, and a row of logits that holds
-      NaN, +inf or nothing above -inf, gives NaN in the loss and in its gradient; but the gradient is exactly 0,
-      whatever the row holds, where the cotangent is 0.
+      both plus V times the smallest normal float times `1 + |epsilon|`. Where nothing is selected it is 0 and its
+      gradient is 0. A logit of -inf costs inf where its label is not 0. A label that is negative or infinite, and a row
+      of logits that holds NaN, +inf or nothing above -inf, gives NaN in the loss and in its gradient; but the gradient
+      is exactly 0, whatever the row holds, where the cotangent is 0.
 
     Raises:
       ValueError: for an argument of the wrong dtype or shape.

@@ -79,7 +79,7 @@ def softmax_cross_entropy_hessian_vector_product(
 
     Returns:
       The product, of the shape and dtype of `logits`, within 16 ulp (64 beyond 1000 classes) of
-      `p_j sum_k(p_k |v_j - v_k|)`, plus V times the smallest normal float times the largest `|v_j - v_k|`; 0 and NaN as
+      `p_j sum_k(p_k |v_j - v_k|)`, plus V times the smallest normal float times `1 + max |v_j - v_k|`; 0 and NaN as
       the gradient.
 
     Raises:

@@ -136,7 +136,7 @@ def _focal(name: str, gamma: float, alpha: float | None, soft: bool) -> Loss:
     return Loss(
         name, "binary", regimes_of(sigmoid_rows, soft=soft), runs,
         partial(_truth_of_focal, gamma=gamma, alpha=alpha), partial(_exact_of_focal, gamma=gamma, alpha=alpha),
-        within(8 + gamma, 8 + gamma), widths={1: 1.0},
+        within(12 + 2 * gamma, 12 + 2 * gamma), widths={1: 1.0},
     )  # fmt: skip
 
 

@@ -174,14 +174,16 @@ def _entropy(a: np.ndarray, b: np.ndarray, ratio: np.ndarray) -> np.ndarray:
 
 def _truth_of(
     both: Both, value: np.ndarray, by_z: np.ndarray, by_u: np.ndarray, scale: np.ndarray, judged: np.ndarray,
-    lost: tuple[float | np.ndarray, float | np.ndarray] = (1.0, 1.0),
+    lost: tuple[float | np.ndarray, float | np.ndarray] = (1.0, 1.0), of_value: float | np.ndarray = 1.0,
 ) -> Truth:  # fmt: skip
-    """`lost`: what multiplies a flushed probability in the gradient by the student's logits, then by the teacher's."""
+    """`lost`: what multiplies a flushed probability in the gradient by the student's logits, then by the teacher's;
+    `of_value`: in the value.
+    """
     value, by_z, by_u = (np.where(both.empty.reshape(-1, *[1] * (a.ndim - 1)), 0, a) for a in (value, by_z, by_u))
     value, gradient = oracle.undefined_where(both.outside, value, np.concatenate([by_z, by_u], -1))
     slack = np.full(len(value), both.t.shape[1] * TINY)
     by_both = np.concatenate([(slack * each)[:, None] * np.ones_like(by_z) for each in lost], -1)
-    return Truth(value, gradient, scale, slack, slope_slack=by_both, judged=judged | both.outside[:, None])
+    return Truth(value, gradient, scale, slack * of_value, slope_slack=by_both, judged=judged | both.outside[:, None])
 
 
 def _centred(weights: np.ndarray, slopes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -202,9 +204,12 @@ def _kl(rows: Rows, temperature: float = 1.0) -> Truth:
     scale = temperature * np.concatenate([of_z, of_u], -1)
     judged = np.concatenate([np.full(of_z.shape, True), np.broadcast_to(~impossible, of_u.shape)], -1)
     # By the teacher's logits the slope is a probability, maybe flushed, times a logarithm.
-    lost = temperature * np.abs(both.ratio).max(-1, where=np.isfinite(both.ratio), initial=1)
-    value = np.where(impossible[:, 0], np.inf, value)
-    return _truth_of(both, value, temperature * both.gap, temperature * by_u, scale, judged, (1.0, lost))
+    lost = temperature * np.abs(both.ratio).max(-1, where=np.isfinite(both.ratio), initial=0)
+    value, of_gap = np.where(impossible[:, 0], np.inf, value), max(1.0, temperature)
+    return _truth_of(
+        both, value, temperature * both.gap, temperature * by_u, scale, judged, (of_gap, np.maximum(lost, of_gap)),
+        np.maximum(1, temperature * lost),
+    )  # fmt: skip
 
 
 @_quiet

@@ -113,8 +113,9 @@ def _truth_of_logs(rows: Rows) -> Truth:
     value, gradient = oracle.undefined_where(outside, value, gradient)
     judged = np.concatenate([np.full(t.shape, True), ~impossible], -1)
     slack = np.full(len(value), t.shape[1] * TINY)
-    # Of a target that XLA flushes to zero, the slope by its logarithm is a multiple.
+    # Of a target that XLA flushes to zero, the value and the slope by its logarithm hold a multiple.
     slope_slack = slack[:, None] * np.concatenate([np.ones_like(t), 1 + np.abs(log_t - log_q)], -1)
+    slack = slack * (1 + np.abs(log_t - log_q).max(-1))
     return Truth(value, gradient, scale, slack, size, slope_slack, judged)
 
 

@@ -34,7 +34,7 @@ def _focal(name: str, gamma: float, weighted: bool) -> Loss:
     return Loss(
         name, "focal", regimes_of(_weighted_rows), {"xent": by_jax(ours)},
         partial(_focal_truth, gamma=gamma, weighted=weighted), partial(_exact_focal, gamma=gamma, weighted=weighted),
-        within(8 + 4 * gamma, 8 + 4 * gamma),
+        within(16 + 4 * gamma, 16 + 4 * gamma),
         widths={2: 0.2, 10: 0.8}, wide=dict.fromkeys((1000,), partial(_weighted_rows, mixed)),
     )  # fmt: skip
 
@@ -123,7 +123,7 @@ def _poly_truth(rows: Rows, epsilon: float) -> Truth:
     gradient = of.p * others - wrong + epsilon * of.p * (oracle.sum_of_others(t * of.p) - wrong)
     scale = (1 + abs(epsilon)) * (of.p * others + wrong)
     value, gradient = oracle.undefined_where(outside, value, gradient)
-    return Truth(value, gradient, scale, np.full(len(value), t.shape[1] * TINY), size)
+    return Truth(value, gradient, scale, np.full(len(value), (1 + abs(epsilon)) * t.shape[1] * TINY), size)
 
 
 @in_many_digits

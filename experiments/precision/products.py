@@ -161,7 +161,7 @@ def _product(rows: Rows, apart: str | None = None) -> Truth:
             distance = np.abs(v - np.take_along_axis(v, at[:, None], -1))
             scale = np.maximum(scale, distance + np.sum(of.p * distance, -1, keepdims=True))
     reach = v.max(-1, keepdims=True) - v.min(-1, keepdims=True)
-    slack = np.maximum(mass, 1) * (np.maximum(reach, 1) if apart else reach)
+    slack = np.maximum(mass, 1) * (np.maximum(reach, 1) if apart else 1 + reach)
     return _truth(rows, mass * of.p * product, mass * of.p * scale, outside | ~of.defined, slack)
 
 

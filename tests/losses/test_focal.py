@@ -290,9 +290,11 @@ def test_poly_keeps_the_digits_of_a_confident_prediction():
 
 
 def test_poly_keeps_a_small_label_beside_a_large_one(oracle):
-    x, t = np.float32([30, 0]), np.float32([1, 1e-9])
-    _, true, _, scale = poly(x, t, 2.0)
-    assert oracle.ulps(of_poly(x, t, 2.0)[1], true, 2 * oracle.TINY, scale) <= 16
+    for x in ([30, 0], [0, 30], [3, 3]):
+        for t in ([1, 1e-9], [0.7, 1e-9], [0.9999, 1e-4], [0.3, 0.3]):
+            x, t = np.float32(x), np.float32(t)
+            _, true, _, scale = poly(x, t, 2.0)
+            assert oracle.ulps(of_poly(x, t, 2.0)[1], true, 2 * oracle.TINY, scale) <= 16
 
 
 @pytest.mark.parametrize("jit", JIT_AND_EAGER)
