@@ -156,8 +156,10 @@ def linear_distillation(
         form = f"[D', V] for teacher_hidden [..., D'], {teacher.shape}"
         raise ValueError(f"teacher_kernel must be {form}, got {head.shape}")
     dtype = jnp.result_type(teacher, head, jnp.float32)
-    offset = jnp.zeros(head.shape[1:], dtype) if teacher_bias is None else lax.stop_gradient(jnp.asarray(teacher_bias))
-    _checks.same_shape("teacher_bias", offset, head.shape[1:], "one number for each class")
+    offset = jnp.zeros(head.shape[1:], dtype)
+    if teacher_bias is not None:
+        offset = lax.stop_gradient(_checks.array_of("teacher_bias", teacher_bias, jnp.floating))
+        _checks.same_shape("teacher_bias", offset, head.shape[1:], "one number for each class")
 
     def loss(logits: jax.Array, states: jax.Array) -> jax.Array:
         return divergence(logits, jnp.dot(states, head, preferred_element_type=dtype) + offset.astype(dtype)[None])
