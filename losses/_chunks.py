@@ -67,8 +67,8 @@ def total_of(plan: Plan, head: Head, tokens: Tokens) -> tuple[jax.Array, Any]:
 @partial(total_of.defjvp, symbolic_zeros=True)
 def _(plan: Plan, primals: tuple[Head, Tokens], tangents: tuple[Head, Tokens]) -> tuple[Any, Any]:
     given, structure = jax.tree.flatten(tangents, is_leaf=lambda leaf: isinstance(leaf, SymbolicZero))
-    wanted: tuple[Head, Tokens] = structure.unflatten([not isinstance(tangent, SymbolicZero) for tangent in given])
-    total, report, of_head, of_tokens = _with_gradients(plan, *primals, *wanted)
+    by_head, by_tokens = jax.tree.unflatten(structure, [not isinstance(tangent, SymbolicZero) for tangent in given])
+    total, report, of_head, of_tokens = _with_gradients(plan, *primals, by_head, by_tokens)
     tangent = jnp.zeros_like(total)
     gradients = jax.tree.leaves((of_head, of_tokens), is_leaf=lambda leaf: leaf is None)
     for gradient, along in zip(gradients, given, strict=True):

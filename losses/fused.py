@@ -154,8 +154,9 @@ def _with_automatic_axes(
     if AxisType.Explicit not in sharding.mesh.axis_types:
         return run(arrays)
     tokens = PartitionSpec(*sharding.spec[:-1])
-    report = Auxiliary(*[tokens] * len(Auxiliary._fields)) if auxiliary else ()
-    specs = (tokens if reduction is None else PartitionSpec(), report)
+    specs: tuple[Any, Any] = (tokens if reduction is None else PartitionSpec(), ())
+    if auxiliary:
+        specs = (specs[0], Auxiliary._make([tokens] * len(Auxiliary._fields)))
     return jax.sharding.auto_axes(run, out_sharding=specs)(arrays)
 
 

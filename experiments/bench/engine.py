@@ -96,7 +96,8 @@ def staged(function: jax.stages.Wrapped, *arguments: Any, clock: Clock = time.pe
     times.append(clock())
     memory = compiled.memory_analysis()
     temporary = None if memory is None else memory.temp_size_in_bytes
-    return compiled, Compile(*(after - before for before, after in itertools.pairwise(times)), temporary)
+    trace, lower, compile = (after - before for before, after in itertools.pairwise(times))
+    return compiled, Compile(trace, lower, compile, temporary)
 
 
 def orders(cases: int, rounds: int, seed: int) -> tuple[tuple[int, ...], ...]:

@@ -35,7 +35,13 @@ ARGUMENTS = {
     "kl_divergence": dict(log_predictions=LOGITS, targets=SHARES),
     "kl_divergence_with_log_targets": dict(log_predictions=LOGITS, log_targets=LOGITS),
     "linear_distillation": dict(
-        hidden=LOGITS, kernel=KERNEL, teacher_hidden=LOGITS, teacher_kernel=KERNEL, bias=ELEMENTS, weights=jnp.ones(2)
+        hidden=LOGITS,
+        kernel=KERNEL,
+        teacher_hidden=LOGITS,
+        teacher_kernel=KERNEL,
+        bias=ELEMENTS,
+        teacher_bias=ELEMENTS,
+        weights=jnp.ones(2),
     ),
     "linear_softmax_cross_entropy": dict(
         hidden=LOGITS,
