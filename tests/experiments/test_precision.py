@@ -151,7 +151,7 @@ def test_the_bound_is_the_contracts():
     assert bounds(INTEGER, "bfloat16", 10)[0] == 8
     assert 0.5 < bounds(INTEGER, "bfloat16", 10)[1] < 0.5002
     assert 0.5 < bounds(INTEGER, "float16", 10)[1] < 0.501
-    assert bounds(LOSSES["softmax focal, gamma 2"], "float32", 10) == (16, 16)
+    assert bounds(LOSSES["softmax focal, gamma 2"], "float32", 10) == (24, 24)
 
 
 def changed(change):
