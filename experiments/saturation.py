@@ -15,7 +15,7 @@ the examples, and the one on logits learns on. Held-out digits that are right (`
 
     start       probabilities   clipped      logits
     usual       97.3 ± 0.3 %    97.3 ± 0.3   97.3 ± 0.3
-    saturated   11.2 ± 2.2 %    39 ± 13      93.8 ± 0.9
+    saturated   11.2 ± 2.2 %    39 ± 13      93.2 ± 1.3
 
 Steps with NaN gradients are skipped and counted; without that guard the weights would be NaN. `no gradient` is the
 share of training examples that nothing is learnt from at the start. The loss reported is the exact one, whatever was
