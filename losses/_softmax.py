@@ -102,10 +102,11 @@ def _index(x: jax.Array) -> jax.Array:
 def sum_last(terms: jax.Array) -> jax.Array:
     """Over the last axis; within 5 ulp for terms that are not negative.
 
-    XLA adds large arrays up in blocks: fast, and no worse than half onto half. Small ones it adds one term after the
-    other on a CPU: 500 terms may come out 12 ulp off.
+    XLA:CPU adds large arrays up in blocks: fast, and no worse than half onto half. Small ones it adds one term after
+    the other: 500 terms may come out 12 ulp off. Very long rows make it keep too much at a time, and take 3 times as
+    long.
     """
-    if terms.size >= 2**14:
+    if terms.size >= 2**14 and terms.shape[-1] < 2**15:
         return terms.sum(-1)
     while (length := terms.shape[-1]) > 1:
         half = length // 2
