@@ -131,6 +131,7 @@ def _(primals: Arrays, tangents: Arrays) -> Arrays:
 
 @jax.custom_jvp
 def log(q: jax.Array) -> jax.Array:
+    """Of positive numbers."""
     return jnp.log(q)
 
 

@@ -116,21 +116,13 @@ Pair = tuple[jax.Array, jax.Array]
 
 # Sums and their checks are arithmetic, without a comparison: XLA:CPU does not vectorise a sum with one in it.
 
-# So scaled, finite numbers have a finite sum.
-_SCALE = 2.0**-26
-
 
 @jax.custom_jvp
 @jax.jit
 def _of_targets(log_q: jax.Array, t: jax.Array) -> jax.Array:
     log_t = jnp.log(jnp.maximum(t, float(jnp.finfo(t.dtype).tiny)))
     terms = t * (log_t - _above(log_q)) + t * _infinite(log_q) * largest(t.dtype)
-    return jnp.where(_targets_are_defined(log_q, t), sum_last(terms), jnp.nan)
-
-
-def _targets_are_defined(log_q: jax.Array, t: jax.Array) -> jax.Array:
-    """Of rows [..., V]: no prediction is NaN or +inf, and no target is NaN, infinite or negative."""
-    return jnp.sum(log_q * _SCALE + 0 * jnp.sqrt(t), -1) < jnp.inf
+    return jnp.where(_rows.are_weighed(log_q, t), sum_last(terms), jnp.nan)
 
 
 @partial(_of_targets.defjvp, symbolic_zeros=True)
@@ -140,7 +132,7 @@ def _(primals: Pair, tangents: tuple[Tangent, Tangent]) -> Pair:
     # The derivative of log t is that of a quotient: squares of a tiny target, which have none, are never formed.
     log_t = _information.log(jnp.where(there, t, 1))
     by_t = jnp.where(there, log_t - jnp.maximum(log_q, -huge(t.dtype)) + 1, 0)
-    return _of_targets(log_q, t), _tangent(_targets_are_defined(log_q, t), (-t, by_t), tangents)
+    return _of_targets(log_q, t), _tangent(_rows.are_weighed(log_q, t), (-t, by_t), tangents)
 
 
 @jax.custom_jvp
@@ -157,7 +149,7 @@ def _of_log_targets(log_q: jax.Array, log_t: jax.Array) -> jax.Array:
 
 def _log_targets_are_defined(log_q: jax.Array, log_t: jax.Array) -> jax.Array:
     """Of rows [..., V]: nothing is NaN or +inf, and no target's exponential is."""
-    no_nan = jnp.sum(log_q * _SCALE + log_t * _SCALE, -1) < jnp.inf
+    no_nan = jnp.sum(log_q * _rows.SCALE + log_t * _rows.SCALE, -1) < jnp.inf
     return no_nan & (log_t.max(-1) < math.log(largest(log_t.dtype)))
 
 

@@ -213,8 +213,7 @@ def _poly(x: jax.Array, t: jax.Array, epsilon: jax.Array) -> jax.Array:
 
 def _has_poly(x: jax.Array, t: jax.Array) -> jax.Array:
     """Some logit is finite, none is NaN or +inf; no label is NaN, infinite or negative."""
-    # So scaled, finite numbers have a finite sum.
-    return jnp.isfinite(x.max(-1)) & (jnp.sum(x * 2.0**-26 + 0 * jnp.sqrt(t), -1) < jnp.inf)
+    return jnp.isfinite(x.max(-1)) & _rows.are_weighed(x, t)
 
 
 @partial(_poly.defjvp, symbolic_zeros=True)
