@@ -11,8 +11,8 @@ calls from outside of one: their many operations are then compiled together, not
 import jax
 import jax.numpy as jnp
 
-from xent.losses import _softmax
-from xent.losses._floats import huge, largest, nan_if_used
+from xent.losses import _softmax, _top
+from xent.losses._floats import huge, nan_if_used
 
 
 @jax.custom_jvp
@@ -70,18 +70,19 @@ def _(primals: _Pair, tangents: _Pair) -> _Pair:
 @jax.jit
 def of_target(x: jax.Array, target: jax.Array, valid: jax.Array) -> jax.Array:
     """sum_j t_j (-log p_j) [...], of logits and weights t, both [..., V]; NaN where not `valid` [...]."""
-    row = _softmax.top_row(x)
-    limit = largest(x.dtype)
-    gap = jnp.minimum(row.top[..., None] - x, limit)
+    of, total = _top.top_of(x), _top.sum_of(target)
     # A target's weight on a logit of -inf costs inf, and no weight there costs nothing. By arithmetic: XLA:CPU does
-    # not vectorise a sum with a comparison in it.
-    terms = target * gap + target * jnp.maximum(gap - limit / 2, 0) * limit
-    loss = _softmax.sum_last(terms) + _softmax.sum_last(target) * row.log_total
-    return jnp.where(_is_defined(x, target, valid), loss, jnp.nan)
+    # not vectorise a sum with a comparison in it. The least weight, times this twice, is inf.
+    large = 2.0 ** (jnp.finfo(x.dtype).maxexp - 1)
+    # With abs between the two: XLA would make one factor of them, which is inf, and 0 times it is NaN.
+    terms = target * jnp.minimum(_top.gap_of(x, of), jnp.abs(target * large) * large)
+    # NaN if a target is infinite; it is NaN for a row that has no softmax.
+    loss = _top.sum_of(terms) + total * of.log_total + total * 0
+    return jnp.where(valid, loss, jnp.nan)
 
 
 def _is_defined(x: jax.Array, target: jax.Array, valid: jax.Array) -> jax.Array:
-    return _softmax.top_row(x).defined & jnp.isfinite(_softmax.sum_last(target)) & valid
+    return _top.top_of(x).defined & jnp.isfinite(_top.sum_of(target)) & valid
 
 
 _Triple = tuple[jax.Array, jax.Array, jax.Array]
@@ -98,7 +99,7 @@ def _(primals: _Triple, tangents: _Triple) -> _Pair:
 @jax.jit
 def _gradient_of_target(x: jax.Array, target: jax.Array, valid: jax.Array) -> jax.Array:
     """p sum(t) - t [..., V]."""
-    gradient = _softmax.softmax(x) * _softmax.sum_last(target)[..., None] - target
+    gradient = _top.softmax(x) * _top.sum_of(target)[..., None] - target
     return jnp.where(_is_defined(x, target, valid)[..., None], gradient, 1)
 
 
@@ -106,9 +107,9 @@ def _gradient_of_target(x: jax.Array, target: jax.Array, valid: jax.Array) -> ja
 def _(primals: _Triple, tangents: _Triple) -> _Pair:
     x, target, _ = primals
     dx, dt, _ = tangents
-    total = jnp.where(_is_defined(*primals), _softmax.sum_last(target), 1)[..., None]
-    by_target = _softmax.softmax(x) * jnp.sum(dt, -1, keepdims=True) - dt
-    by_x = _softmax.probabilities_tangent(x, _softmax.top_index(x), dx)
+    total = jnp.where(_is_defined(*primals), _top.sum_of(target), 1)[..., None]
+    by_target = _top.softmax(x) * jnp.sum(dt, -1, keepdims=True) - dt
+    by_x = _softmax.probabilities_tangent(x, _top.top_index(x), dx)
     return _gradient_of_target(*primals), total * by_x + by_target
 
 
@@ -116,26 +117,26 @@ def _(primals: _Triple, tangents: _Triple) -> _Pair:
 @jax.jit
 def _costs(x: jax.Array) -> jax.Array:
     """-log p_j [..., V], or a huge number for what costs inf: a derivative, and as such it is finite."""
-    row = _softmax.top_row(x)
-    costs = jnp.minimum(row.top[..., None] - x, huge(x.dtype)) + row.log_total[..., None]
-    return jnp.where(row.defined[..., None], costs, 1)
+    of = _top.top_of(x)
+    costs = jnp.minimum(_top.gap_of(x, of), huge(x.dtype)) + of.log_total[..., None]
+    return jnp.where(of.defined[..., None], costs, 1)
 
 
 @_costs.defjvp
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> _Pair:
     (x,), (dx,) = primals, tangents
-    return _costs(x), jnp.sum(_softmax.softmax(x) * dx, -1, keepdims=True) - dx
+    return _costs(x), jnp.sum(_top.softmax(x) * dx, -1, keepdims=True) - dx
 
 
 @jax.custom_jvp
 @jax.jit
 def log_normaliser(x: jax.Array) -> jax.Array:
     """log sum_j exp(x_j) [...]; 1, not NaN, where it is undefined: it is to be added to a cost that is NaN there."""
-    row = _softmax.top_row(x)
-    return jnp.where(row.defined, row.top + row.log_total, 1)
+    of = _top.top_of(x)
+    return jnp.where(of.defined, of.top + of.log_total, 1)
 
 
 @log_normaliser.defjvp
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> _Pair:
     (x,), (dx,) = primals, tangents
-    return log_normaliser(x), jnp.sum(_softmax.softmax(x) * dx, -1)
+    return log_normaliser(x), jnp.sum(_top.softmax(x) * dx, -1)

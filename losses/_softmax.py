@@ -39,13 +39,13 @@ class Row(NamedTuple):
 def row(x: jax.Array, y: jax.Array) -> Row:
     """Of logits [..., V] and integer labels [...]."""
     top = x.max(-1)
-    shift = _shift(top, x.shape[-1])
+    shift = shift_of(top, x.shape[-1])
     exp = jnp.exp(x - shift[..., None])
     # A power of two times the distance from the label: 0 there, and elsewhere more than exp can be. Its minimum with
     # exp leaves the label out, and is no select: XLA:CPU does not vectorise a sum with a comparison in it. In this
     # order: what it calls for a minimum may pass over a NaN in the first place, but not in the second.
     step = 2.0 ** (jnp.finfo(x.dtype).maxexp - 2 - math.ceil(math.log2(x.shape[-1])))
-    distance = jnp.abs(_index(x) * step - (y.astype(x.dtype) * step)[..., None])
+    distance = jnp.abs(index_of(x) * step - (y.astype(x.dtype) * step)[..., None])
     others = sum_last(jnp.minimum(distance, exp))
     label = jnp.take_along_axis(x, y[..., None], -1, mode="clip")[..., 0]
     exp_label = jnp.exp(label - shift)
@@ -53,7 +53,7 @@ def row(x: jax.Array, y: jax.Array) -> Row:
     return Row(top, label, exp, jnp.exp(top - shift), exp_label, others, is_defined(whole, y, x.shape[-1]))
 
 
-def _shift(top: jax.Array, classes: int) -> jax.Array:
+def shift_of(top: jax.Array, classes: int) -> jax.Array:
     """What to take from the logits before `exp`: nothing that rounds them, where they count.
 
     x - top would be off by up to half an ulp of itself, and its exponential by as much relatively: 64 ulp. A shift of 0
@@ -65,36 +65,7 @@ def _shift(top: jax.Array, classes: int) -> jax.Array:
     return jnp.floor(jnp.minimum(top, 0) + jnp.maximum(top - room, 0))
 
 
-def top_row(x: jax.Array) -> Row:
-    """Of logits [..., V], with the largest as the label: for a loss that has none."""
-    return row(x, top_index(x))
-
-
-@jax.custom_jvp
-@jax.jit
-def softmax(x: jax.Array) -> jax.Array:
-    """The probabilities [..., V]; 1 where there are none."""
-    parts = top_row(x)
-    return jnp.where(parts.defined[..., None], parts.exp * (1 / parts.total)[..., None], 1)
-
-
-@softmax.defjvp
-def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    return softmax(*primals), probabilities_tangent(*primals, top_index(*primals), *tangents)
-
-
-def top_index(x: jax.Array) -> jax.Array:
-    """The last index of the largest logit of each row [..., V], int32.
-
-    A maximum of index minus gap, with the gap so magnified that only a tie has none: XLA:CPU does not vectorise argmax.
-    Where the two largest are closer than V times the smallest normal float, it may be any index: they count twice then,
-    and the others are no small part of the row.
-    """
-    gap = (x.max(-1, keepdims=True) - x) * 2.0 ** (jnp.finfo(x.dtype).maxexp - 1)
-    return jnp.max(_index(x) - gap, -1).astype(jnp.int32)
-
-
-def _index(x: jax.Array) -> jax.Array:
+def index_of(x: jax.Array) -> jax.Array:
     """0, 1, 2, ... along the last axis of x, in its dtype."""
     return lax.broadcasted_iota(x.dtype, (1,) * (x.ndim - 1) + x.shape[-1:], x.ndim - 1)
 
