@@ -1,5 +1,7 @@
 """What the modifiers of a softmax loss ask for: their checks, and what soft cap and temperature make of logits."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -35,8 +37,19 @@ def scaled(x: jax.Array, logit_soft_cap: float | None, temperature: ArrayLike) -
     finite = jnp.isfinite(x)
     z = jnp.where(finite, x, 0)
     if cap is not None:
-        z = cap * _tanh(z / cap)
+        z = _bent(z, cap)
     return jnp.where(finite, z / divisor, x)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _bent(z: jax.Array, cap: float) -> jax.Array:
+    return cap * _tanh(z / cap)
+
+
+@_bent.defjvp
+def _(cap: float, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    # Without the cap that the chain rule would divide by and multiply with.
+    return _bent(*primals, cap), _slope_of_tanh(primals[0] / cap) * tangents[0]
 
 
 @jax.custom_jvp
