@@ -78,8 +78,8 @@ def gap_of(x: jax.Array, of: Top) -> jax.Array:
 
 
 def sum_of(terms: jax.Array) -> jax.Array:
-    """Over the last axis [..., V], of terms that are not negative."""
-    return _softmax.sum_last(terms) if terms.size < 2**14 else terms.sum(-1)
+    """Over the last axis [..., V], of terms that are not negative; also of long rows, of which nothing is kept here."""
+    return terms.sum(-1) if _softmax.adds_in_blocks(terms) else _softmax.sum_last(terms)
 
 
 @jax.custom_jvp
