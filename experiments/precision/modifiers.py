@@ -63,7 +63,7 @@ def _loss(name: str, options: Options, torch: bool) -> Loss:
 
 
 def _bounds(options: Options, classes: int) -> tuple[float, float]:
-    """The contract's, and what the weights of a target and the slopes of soft cap and temperature add to the gradient."""
+    """The contract's, and what weights of a target, soft cap and temperature add to the gradient."""
     value, gradient = contract(classes)
     gradient += 2 * (options.weighted and (options.soft or options.label_smoothing > 0))
     return value, gradient + 4 * (options.logit_soft_cap is not None) + (options.temperature != 1)
