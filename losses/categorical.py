@@ -49,9 +49,9 @@ def softmax_cross_entropy_with_integer_labels(
       holds, where the cotangent is 0.
       For up to 1000 classes the loss is within 8 ulp and its gradient within 8 ulp of `w_y (p_y - 1)` and `w_y p_j`
       (smoothed: of the larger of `p_j` times the target's sum and the target, and 2 ulp more with class weights, which
-      round the target); 32 ulp to 262144 classes; beyond that, V times the smallest normal float. Hessian products `H
-      v` are within as many ulp, and 8, of `w_y p_j (|v_j - v_y| + sum_k p_k |v_k - v_y|)`. `L` is within 4 ulp of the
-      larger of its size, `log V` and the largest logit. Soft cap and temperature round each logit by up to 8 ulp of
+      round the target); 32 ulp to 262144 classes; beyond that, V times the smallest normal float. Hessian products
+      `H v` are within as many ulp, and 8, of `w_y p_j (|v_j - v_y| + sum_k p_k |v_k - v_y|)`. `L` is within 4 ulp of
+      the larger of its size, `log V` and the largest logit. Soft cap and temperature round each logit by up to 8 ulp of
       itself, and so move the loss by that; their slopes, which multiply the gradient, are within 4 ulp and 1.
 
     Raises:
