@@ -179,10 +179,18 @@ def pair(u: jax.Array, z: jax.Array, temperature: float) -> Pair:
     smaller = 1 + jnp.where(excess > 0, of_p.tail, of_t.tail)
     normaliser = jnp.sign(excess) * jnp.log1p(jnp.abs(excess) / smaller)
     high, error = difference(high, normaliser)
-    log_ratio = high + (error + low)
+    low = error + low
     t, p = of_t.exp / (1 + of_t.tail), of_p.exp / (1 + of_p.tail)
-    gap = jnp.where(log_ratio > 0, t, -p) * jnp.expm1(-jnp.abs(log_ratio))
-    return Pair(t, p, log_ratio, gap)
+    # Tops that differ by more than the rest do make the normaliser, and what it is off by, larger than any gap. The
+    # gaps sum to 0, but for that.
+    low = low + sum_last(_gap(t, p, high + low))[..., None]
+    log_ratio = high + low
+    return Pair(t, p, log_ratio, _gap(t, p, log_ratio))
+
+
+def _gap(t: jax.Array, p: jax.Array, log_ratio: jax.Array) -> jax.Array:
+    """p - t, from the larger of the two."""
+    return jnp.where(log_ratio > 0, t, -p) * jnp.expm1(-jnp.abs(log_ratio))
 
 
 @pair.defjvp

@@ -1,10 +1,13 @@
 """What the modifiers of a softmax loss ask for: their checks, and what soft cap and temperature make of logits."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from xent.losses import _checks
+from xent.losses import _checks, _shards
+from xent.losses._shards import AxisName
 
 
 def class_weights_of(value: ArrayLike | None, x: jax.Array) -> jax.Array | None:
@@ -35,8 +38,19 @@ def scaled(x: jax.Array, logit_soft_cap: float | None, temperature: ArrayLike) -
     finite = jnp.isfinite(x)
     z = jnp.where(finite, x, 0)
     if cap is not None:
-        z = cap * _tanh(z / cap)
+        z = _bent(z, cap)
     return jnp.where(finite, z / divisor, x)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _bent(z: jax.Array, cap: float) -> jax.Array:
+    return cap * _tanh(z / cap)
+
+
+@_bent.defjvp
+def _(cap: float, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    # Without the cap that the chain rule would divide by and multiply with.
+    return _bent(*primals, cap), _slope_of_tanh(primals[0] / cap) * tangents[0]
 
 
 @jax.custom_jvp
@@ -62,9 +76,16 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
     return slope, -2 * slope * _tanh(*primals) * tangents[0]
 
 
-def smoothed(target: jax.Array, smoothing: float, total: ArrayLike, selected: jax.Array | None) -> jax.Array:
+def smoothed(
+    target: jax.Array,
+    smoothing: float,
+    total: ArrayLike,
+    selected: jax.Array | None,
+    axis_name: AxisName | None = None,
+) -> jax.Array:
     """The share `smoothing` of the `total` [..., 1] of each target [..., V] spread over the selected classes."""
-    uniform: ArrayLike = 1 / target.shape[-1]
+    uniform: ArrayLike = 1 / (target.shape[-1] * _shards.count(axis_name))
     if selected is not None:
-        uniform = selected / jnp.maximum(selected.sum(-1, keepdims=True), 1).astype(target.dtype)
+        count = _shards.total(selected.sum(-1, keepdims=True), axis_name)
+        uniform = selected / jnp.maximum(count, 1).astype(target.dtype)
     return (1 - smoothing) * target + smoothing * uniform * total

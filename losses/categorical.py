@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from xent.losses import _checks, _cross_entropy, _modifiers, _rows
+from xent.losses import _checks, _cross_entropy, _modifiers, _rows, _shards
+from xent.losses._shards import AxisName
 
 
 def softmax_cross_entropy_with_integer_labels(
@@ -20,6 +21,7 @@ def softmax_cross_entropy_with_integer_labels(
     z_loss: float = 0.0,
     logit_soft_cap: float | None = None,
     temperature: ArrayLike = 1.0,
+    axis_name: AxisName | None = None,
 ) -> jax.Array:
     r"""Cross-entropy between the softmax of the logits and a class given by its index.
 
@@ -40,6 +42,9 @@ def softmax_cross_entropy_with_integer_labels(
       z_loss: `zeta`, the weight of the squared log-normaliser, a Python float of at least 0.
       logit_soft_cap: `c`, a Python float above 0: the logits are bent to stay within +-c. None bends nothing.
       temperature: `T` above 0, a Python float or a scalar array; the loss is differentiable in an array.
+      axis_name: the mapped axis of `shard_map`, or several, that the classes are split over, evenly and in order. Of
+        the classes, `logits`, `class_weights` and `where` are then a shard's part, and `V` counts those of all shards;
+        `labels` are indices among all. Every shard returns the whole loss. None: all classes are here.
 
     Returns:
       The loss of each example in nats, float32 (float64 for float64 logits), of the shape of `labels`.
@@ -48,10 +53,11 @@ def softmax_cross_entropy_with_integer_labels(
       or nothing above -inf, gives NaN in the loss and in its gradient; but the gradient is exactly 0, whatever the row
       holds, where the cotangent is 0.
       For up to 1000 classes the loss is within 8 ulp and its gradient within 8 ulp of `w_y (p_y - 1)` and `w_y p_j`
-      (smoothed: of the larger of `p_j` times the target's sum and the target); 32 ulp to 262144 classes; beyond that,
-      V times the smallest normal float. Hessian products `H v` are within as many ulp, and 8, of
-      `w_y p_j (|v_j - v_y| + sum_k p_k |v_k - v_y|)`. `L` is within 4 ulp of the larger of its size, `log V` and the
-      largest logit. Soft cap and temperature round each logit by up to 8 ulp of itself, and so move the loss by that.
+      (smoothed: of the larger of `p_j` times the target's sum and the target, and 2 ulp more with class weights, which
+      round the target); 32 ulp to 262144 classes; beyond that, V times the smallest normal float. Hessian products
+      `H v` are within as many ulp, and 8, of `w_y p_j (|v_j - v_y| + sum_k p_k |v_k - v_y|)`. `L` is within 4 ulp of
+      the larger of its size, `log V` and the largest logit. Soft cap and temperature round each logit by up to 8 ulp of
+      itself, and so move the loss by that; their slopes, which multiply the gradient, are within 4 ulp and 1.
 
     Raises:
       ValueError: for an argument of the wrong dtype, shape or range.
@@ -73,7 +79,7 @@ def softmax_cross_entropy_with_integer_labels(
     z = _checks.array_of("logits", logits, jnp.floating)
     y = _checks.array_of("labels", labels, jnp.integer)
     axes = _checks.axes_of("axis", axis, z.shape)
-    (x,), selection = _rows.of({"logits": z}, axes, where)
+    (x,), selection = _rows.of({"logits": z}, axes, where, axis_name)
     _checks.same_shape("labels", y, selection.batch, f"the shape of logits {z.shape} without axis {axis}")
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     weights = _modifiers.class_weights_of(class_weights, x)
@@ -85,16 +91,18 @@ def softmax_cross_entropy_with_integer_labels(
     x = selection.fill(_modifiers.scaled(x, logit_soft_cap, temperature), -jnp.inf)
     if smoothing > 0:
         index = lax.broadcasted_iota(x.dtype, x.shape, x.ndim - 1)
-        one_hot = jnp.maximum(1 - jnp.abs(index - y[..., None].astype(x.dtype)), 0)
-        target = _modifiers.smoothed(one_hot, smoothing, 1, selection.classes)
+        place = _shards.here(y, x.shape[-1], axis_name).astype(x.dtype)
+        one_hot = jnp.maximum(1 - jnp.abs(index - place[..., None]), 0)
+        target = _modifiers.smoothed(one_hot, smoothing, 1, selection.classes, axis_name)
         target = target if weights is None else target * jnp.broadcast_to(weights, x.shape)
-        losses = _cross_entropy.of_target(x, target, (y >= 0) & (y < x.shape[-1]))
+        valid = (y >= 0) & (y < x.shape[-1] * _shards.count(axis_name))
+        losses = _cross_entropy.of_target(x, target, valid, axis_name)
     else:
-        losses = _cross_entropy.of_class(x, y)
+        losses = _cross_entropy.of_class(x, y, axis_name)
         if weights is not None:
-            losses = _cross_entropy.weighted(jnp.take(weights, y, mode="clip"), losses)
+            losses = _cross_entropy.weighted(_shards.pick(weights, y, axis_name), losses)
     if z_weight > 0:
-        losses += z_weight * _cross_entropy.log_normaliser(x) ** 2
+        losses += z_weight * _cross_entropy.log_normaliser(x, axis_name) ** 2
     losses = selection.losses(losses)
     return losses if kept is None else jnp.where(kept, losses, 0)
 
@@ -110,6 +118,7 @@ def softmax_cross_entropy(
     z_loss: float = 0.0,
     logit_soft_cap: float | None = None,
     temperature: ArrayLike = 1.0,
+    axis_name: AxisName | None = None,
 ) -> jax.Array:
     r"""Cross-entropy between the softmax of the logits and a weight for each class, most often a distribution.
 
@@ -131,6 +140,8 @@ def softmax_cross_entropy(
       z_loss: `zeta`, the weight of the squared log-normaliser, a Python float of at least 0.
       logit_soft_cap: `c`, a Python float above 0: the logits are bent to stay within +-c. None bends nothing.
       temperature: `T` above 0, a Python float or a scalar array; the loss is differentiable in an array.
+      axis_name: the mapped axis of `shard_map`, or several, that the classes are split over, evenly and in order. Of
+        the classes, `logits`, `labels`, `class_weights` and `where` are then a shard's part. None: all are here.
 
     Returns:
       The loss of each example in nats, float32 (float64 for float64 arguments), of `logits`' shape without `axis`.
@@ -139,11 +150,12 @@ def softmax_cross_entropy(
       gives NaN in the loss and in its gradient; but the gradient is exactly 0, whatever the row holds, where the
       cotangent is 0.
       For up to 1000 classes the loss is within 8 ulp and its gradient within 8 ulp of the larger of `p_j sum(t)` and
-      `t_j`; 32 ulp to 262144 classes; beyond that, V times the smallest normal float (and times `sum(t)`, if above 1),
-      which is also the least target that counts. Hessian products `H v` are within as many ulp, and 8, of
-      `p_j sum(t) (|v_j - v_k| + sum_i p_i |v_i - v_k|)`, k being the largest logit. `L` is within 4 ulp of the larger
-      of its size, `log V` and the largest logit. Soft cap and temperature round each logit by up to 8 ulp of itself,
-      and so move the loss by that.
+      `t_j`, and 2 ulp more with class weights, which round the target; 32 ulp to 262144 classes; beyond that, V times
+      the smallest normal float (and times `sum(t)`, if above 1), which is also the least target that counts. Hessian
+      products `H v` are within as many ulp, and 8, of `p_j sum(t) (|v_j - v_k| + sum_i p_i |v_i - v_k|)`, k being the
+      largest logit. `L` is within 4 ulp of the larger of its size, `log V` and the largest logit. Soft cap and
+      temperature round each logit by up to 8 ulp of itself, and so move the loss by that; their slopes, which multiply
+      the gradient, are within 4 ulp and 1.
 
     Raises:
       ValueError: for an argument of the wrong dtype, shape or range.
@@ -162,7 +174,7 @@ def softmax_cross_entropy(
     """
     z = _checks.array_of("logits", logits, jnp.floating)
     t = _checks.array_of("labels", labels, jnp.floating, jnp.integer, jnp.bool_)
-    (x, target), selection = _rows.of({"logits": z, "labels": t}, axis, where)
+    (x, target), selection = _rows.of({"logits": z, "labels": t}, axis, where, axis_name)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     weights = _modifiers.class_weights_of(class_weights, x)
     z_weight = _checks.non_negative("z_loss", z_loss)
@@ -170,12 +182,13 @@ def softmax_cross_entropy(
     x = selection.fill(_modifiers.scaled(x, logit_soft_cap, temperature), -jnp.inf)
     target = selection.fill(target, 0)
     if smoothing > 0:
-        target = _modifiers.smoothed(target, smoothing, target.sum(-1, keepdims=True), selection.classes)
+        share = _shards.total(target.sum(-1, keepdims=True), axis_name)
+        target = _modifiers.smoothed(target, smoothing, share, selection.classes, axis_name)
     if weights is not None:
         target = _cross_entropy.weighted(jnp.broadcast_to(weights, x.shape), target)
-    losses = _cross_entropy.of_target(x, target, jnp.ones(selection.batch, bool))
+    losses = _cross_entropy.of_target(x, target, jnp.ones(selection.batch, bool), axis_name)
     if z_weight > 0:
-        losses += z_weight * _cross_entropy.log_normaliser(x) ** 2
+        losses += z_weight * _cross_entropy.log_normaliser(x, axis_name) ** 2
     return selection.losses(losses)
 
 

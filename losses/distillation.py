@@ -40,8 +40,9 @@ def distillation_kl_divergence(
 
     Returns:
       The divergence of each example in nats, float32 (float64 if an argument is), of the shape of the logits without
-      `axis`, within 16 ulp, plus V times the smallest normal float times `max(1, T**2 max_j |log(t_j / p_j)|)`, since a
-      flushed probability may cost that much; its gradient by `z_j` is within 16 ulp of `T (|p_j - t_j| + p_j sum(|p -
+      `axis`, within 16 ulp, plus V times the smallest normal float times `max(1, T**2, T**2 max_j |log(t_j / p_j)|)`:
+      what XLA flushes is less than one such float, be it a class's term, which `T**2` multiplies, or a probability,
+      which the logarithm multiplies too; its gradient by `z_j` is within 16 ulp of `T (|p_j - t_j| + p_j sum(|p -
       t|))`, plus V times the smallest normal float times `max(1, T)`. Where student and teacher agree, up to a shift,
       both are exactly 0. A class of probability 0 for the student but not for the teacher costs inf. Where nothing is
       selected it is 0 and its gradient is 0. A row of either that holds NaN, +inf or nothing above -inf gives NaN in

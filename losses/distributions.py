@@ -32,9 +32,11 @@ def cross_entropy(
 
     Returns:
       One value per distribution, float32 (float64 if `p` or `q` is), of the shape of `p` without `axis`, within 8 ulp
-      to 1000 classes and 32 to 262144, if no probability is above 1. A class with p = 0 adds 0 (0 log 0 too). One with
-      p > 0 = q makes it inf, and so are its derivatives there. At p = q = 0 the derivative by p, -log q, is infinite
-      as well: the value at the smallest normal float stands for it (87 for float32), and 0 for its own derivatives.
+      to 1000 classes and 32 to 262144, if no probability is above 1; beyond that, V times the smallest normal float in
+      nats, whatever the unit: a class that costs less may be lost before the unit is changed. A class with p = 0 adds 0
+      (0 log 0 too). One with p > 0 = q makes it inf, and so are its derivatives there. At p = q = 0 the derivative by
+      p, -log q, is infinite as well: the value at the smallest normal float stands for it (87 for float32), and 0 for
+      its own derivatives.
 
     Raises:
       ValueError: for an argument of the wrong dtype, shape or range.
@@ -119,7 +121,8 @@ def relative_entropy(
 
     Returns:
       One value per distribution, float32 (float64 if `p` or `q` is), of the shape of `p` without `axis`, within 8 ulp
-      of the formula to 1000 classes and 32 to 262144, however close p and q are. It is 0 if they are equal, and inf if
+      of the formula to 1000 classes and 32 to 262144, however close p and q are; beyond that, V times the smallest
+      normal float in nats. It is 0 if they are equal, and inf if
       some p > 0 = q. The derivative by p, log(p / q), is infinite at p = 0 too: the value at the smallest normal float
       stands for it, and 0 for its own derivatives.
 
@@ -155,7 +158,8 @@ def jensen_shannon_divergence(
 
     Returns:
       One value per pair, float32 (float64 if `p` or `q` is), of the shape of `p` without `axis`, within 8 ulp to 1000
-      classes and 32 to 262144, however close p and q are: from 0 if they are equal to log 2 (1 bit) if they never meet.
+      classes and 32 to 262144, however close p and q are; beyond that, V times the smallest normal float in nats. It
+      goes from 0 if they are equal to log 2 (1 bit) if they never meet.
       Its square root is a metric. The derivative by p, log(p / m) / 2, is infinite at p = 0 < q: the value at the
       smallest normal float stands for it, and 0 for its own derivatives.
 

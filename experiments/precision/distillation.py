@@ -208,7 +208,7 @@ def _kl(rows: Rows, temperature: float = 1.0) -> Truth:
     value, of_gap = np.where(impossible[:, 0], np.inf, value), max(1.0, temperature)
     return _truth_of(
         both, value, temperature * both.gap, temperature * by_u, scale, judged, (of_gap, np.maximum(lost, of_gap)),
-        np.maximum(1, temperature * lost),
+        np.maximum(1, temperature * np.maximum(temperature, lost)),
     )  # fmt: skip
 
 

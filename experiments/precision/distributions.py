@@ -59,7 +59,7 @@ def _of_two(
         (value,) = oracle.undefined_where(outside, value.sum(-1) / unit)
         # Classes that are defined keep their slopes, also where another one is not.
         gradient = np.where(np.concatenate([defined, defined], -1), gradient, np.nan)
-        return Truth(value, gradient, np.abs(gradient), np.full(len(value), p.shape[1] * TINY))
+        return Truth(value, gradient, np.abs(gradient), np.full(len(value), p.shape[1] * TINY / min(unit, 1)))
 
     @in_many_digits
     def exact(row: Rows) -> tuple[Any, list[Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 from xent import losses
 from xent.experiments.precision import oracle
 from xent.experiments.precision.logits import Draw, mixed, regimes_of, softmax_rows
-from xent.experiments.precision.loss import Loss, Random, Rows, by_jax, by_torch, floats
+from xent.experiments.precision.loss import Loss, Random, Rows, by_jax, by_torch, contract, floats
 from xent.experiments.precision.oracle import Truth, in_many_digits
 
 
@@ -58,14 +58,22 @@ def _loss(name: str, options: Options, torch: bool) -> Loss:
         name, "softmax-modifiers", regimes_of(_rows),
         {"xent": by_jax(ours)} | ({"torch": by_torch(torchs)} if torch else {}),
         partial(_truth, options=options), partial(_exact, options=options),
-        widths={2: 0.2, 10: 0.8}, wide=dict.fromkeys((1000,), partial(_rows, mixed)),
+        partial(_bounds, options), widths={2: 0.2, 10: 0.8}, wide=dict.fromkeys((1000,), partial(_rows, mixed)),
     )  # fmt: skip
+
+
+def _bounds(options: Options, classes: int) -> tuple[float, float]:
+    """The contract's, and what weights of a target, soft cap and temperature add to the gradient."""
+    value, gradient = contract(classes)
+    gradient += 2 * (options.weighted and (options.soft or options.label_smoothing > 0))
+    return value, gradient + 4 * (options.logit_soft_cap is not None) + (options.temperature != 1)
 
 
 def _rows(draw: Draw, random: Random, rows: int, classes: int, dtype: str) -> Rows:
     """With weights of 0, or around 1, for each class of each row."""
     found = softmax_rows(draw, random, rows, classes, dtype)
-    targets = np.where(found["targets"] < 1e-36, 0, found["targets"])  # what weights make of it is a normal float
+    # What weights, and smoothing over a thousand classes, make of it is a normal float.
+    targets = np.where(found["targets"] < 1e-33, 0, found["targets"])
     weights = random.uniform(0.5, 2, (rows, classes)) * (random.random((rows, classes)) < 0.9)
     return found | {"targets": targets.astype(found["targets"].dtype), "weights": weights.astype(np.float32)}
 

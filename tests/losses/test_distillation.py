@@ -58,6 +58,12 @@ def pairs(classes, rng):
     yield np.zeros(classes, np.float32), (np.eye(classes)[0] * 100).astype(np.float32)
     yield (np.eye(classes)[0] * 1000).astype(np.float32), (np.eye(classes)[1] * 1000).astype(np.float32)
     yield (rng.normal(size=classes) + 1e5).astype(np.float32), rng.normal(size=classes).astype(np.float32)
+    # Tops that are further apart than the rest.
+    flat = np.full(classes, -3.95806, np.float32)
+    yield (
+        (flat - 2e-6 * (np.arange(classes) == 0)).astype(np.float32),
+        (flat + 33.4 + 0.04 * (np.arange(classes) == 1)).astype(np.float32),
+    )
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 3.0])

@@ -87,6 +87,12 @@ def test_a_base_changes_the_unit(oracle, f, base):
     assert oracle.ulps(f(p, q, base=base), float(f(p, q)) / np.log(base)) <= 2
 
 
+def test_near_the_smallest_float_a_cost_may_be_lost_before_the_unit_is_changed(oracle):
+    p, q = np.float32([1.372e-38, 1.597e-38]), np.float32([0.48, 0.52])
+    true = -np.sum(p.astype(float) * np.log2(q.astype(float)))
+    assert oracle.ulps(cross_entropy(p, q, base=2), true, 2 * oracle.TINY / np.log(2)) <= 8
+
+
 def test_probabilities_are_not_normalised():
     counts, q = jnp.array([3.0, 1.0]), jnp.array([0.75, 0.25])
     np.testing.assert_allclose(cross_entropy(counts, q), -3 * np.log(0.75) - np.log(0.25), rtol=1e-6)

@@ -89,6 +89,27 @@ def test_soft_cap_temperature_and_z_loss_in_this_order(cap, temperature, z_loss)
             )
 
 
+def test_the_gradient_with_all_modifiers_is_within_15_ulp(oracle):
+    """8, for weights 2, for the slopes of soft cap and temperature 4 and 1; of logits too small for theirs to count."""
+    rng, cap, temperature, zeta, s = np.random.default_rng(3), 30.0, 0.7, 0.01, 0.1
+    options = dict(label_smoothing=s, z_loss=zeta, logit_soft_cap=cap, temperature=temperature)
+    gradients = jax.jit(jax.vmap(lambda x, t, w: jax.grad(soft_loss)(x, t, class_weights=w, **options)))
+    logits = (rng.normal(size=(30, 10)) * 10.0 ** rng.uniform(-4, -1.5, (30, 1))).astype(np.float32)
+    targets, weights = rng.dirichlet([0.1] * 10, 30).astype(np.float32), np.float32(rng.uniform(0.5, 2, (30, 10)))
+    computed = gradients(logits, targets, weights)
+    for x, t, w, gradient in zip(logits, targets, weights, computed, strict=True):
+        with mpmath.workdps(50):
+            z = [mpmath.mpf(float(v)) for v in x]
+            slopes = [(1 - mpmath.tanh(v / cap) ** 2) / mpmath.mpf(temperature) for v in z]
+            e = [mpmath.exp(cap * mpmath.tanh(v / cap) / mpmath.mpf(temperature)) for v in z]
+            log_total = mpmath.log(mpmath.fsum(e))
+            p = np.array([float(v / mpmath.fsum(e)) for v in e])
+        t = w * ((1 - s) * t.astype(float) + s / 10 * t.sum(dtype=float))
+        penalty, slopes = 2 * zeta * float(log_total) * p, np.array(slopes, float)
+        scale = (np.maximum(p * t.sum(), t) + penalty) * slopes
+        assert oracle.ulps(gradient, (p * t.sum() - t + penalty) * slopes, 10 * oracle.TINY, scale) <= 15
+
+
 def test_the_log_normaliser_keeps_its_digits(oracle):
     """Of the z-loss alone: labels of no weight cost nothing else."""
     rng = np.random.default_rng(0)

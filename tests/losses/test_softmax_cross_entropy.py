@@ -83,6 +83,13 @@ def test_value_and_gradient_within_32_ulp_for_262144_classes(oracle):
             assert oracle.ulps(by_x, share - t64, classes * oracle.TINY, np.maximum(share, t64)) <= 32
 
 
+def test_a_single_long_row_is_not_added_up_one_term_after_the_other(oracle):
+    x, t = np.full((1, 20000), -3.3, np.float32), np.full((1, 20000), 3e-5, np.float32)
+    x[0, 7] = 0.1
+    x64, t64 = x.astype(float), t.astype(float)
+    assert oracle.ulps(jax.jit(loss)(x, t), np.sum(t64 * (np.log(np.exp(x64).sum()) - x64))) <= 8
+
+
 def product_and_scale(x, v, mass, pivot):
     """H v and the magnitude of its terms, v counted from the pivot's, in 60 digits."""
     with mpmath.workdps(60):
