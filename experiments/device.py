@@ -88,7 +88,7 @@ def require_memory(arrays: Any, copies: int) -> None:
       UsageError: if they take more than the memory of the device.
     """
     needed = copies * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
-    there = (jax.devices()[0].memory_stats() or {}).get("bytes_limit") or host_memory()
+    there = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit") or host_memory()
     if there is not None and needed > there:
         raise UsageError(
             f"{copies} copies of the model's parameters need {needed / 1e9:,.0f} GB, {device_name()} has "

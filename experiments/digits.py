@@ -40,7 +40,7 @@ from xent.train.metrics import Metrics, divide, weighted
 from xent.train.optimizers import OptimizerConfig, make_optimizer
 from xent.train.progress import say
 from xent.train.session import Saving, compile_call, train
-from xent.train.sharding import state_shardings
+from xent.train.sharding import place, state_shardings
 from xent.train.source import Source, array_source
 from xent.train.step import Batch, Loss, TrainState, init_state, make_train_step
 
@@ -162,7 +162,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
     def start(seed: int) -> tuple[TrainState, Source]:
         weights, order, noise = jax.random.split(jax.random.key(seed), 3)
         state = init_state(build(weights).params, optimizer, noise)
-        state = jax.device_put(state, state_shardings(state, mesh, RULES))
+        state = place(state, state_shardings(state, mesh, RULES))
         return state, array_source(images.train._asdict(), config.batch_size, order, mesh)
 
     state, source = start(config.run.seed)
