@@ -42,6 +42,7 @@ def join() -> None:
     Raises:
       UsageError: if the environment does not say, or they cannot be joined.
     """
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
     try:
         place = int(os.environ[PLACE]) if PLACE in os.environ else None
         jax.distributed.initialize(num_processes=processes_named(), process_id=place)
