@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 
 from xent.models.functional import Model, Params, functional
@@ -27,6 +28,30 @@ def head_of(params: Params) -> Head:
     take both as they are, `linear_softmax_cross_entropy(hidden, kernel, labels, transpose_kernel=transposed)`.
     """
     return Head(params["head"], False) if "head" in params else Head(params["embedding"], True)
+
+
+def partitions(fully_sharded: bool) -> tuple[tuple[str, P], ...]:
+    """How the parameters of `transformer` lie on a mesh with the axes `data` and `model`.
+
+    The vocabulary of embedding and head is split over `model`; so are the heads of attention and the hidden units of
+    the MLPs. What is left, and the norms, each device of `data` holds whole, or its share if `fully_sharded`.
+
+    Args:
+      fully_sharded: whether every matrix is split over `data`, too, and gathered where it is computed with.
+
+    Returns:
+      Pairs of a regular expression, found in a parameter's path, and its partition.
+
+    Source: Rajbhandari et al., ZeRO, 2020, https://arxiv.org/abs/1910.02054; Shoeybi et al., Megatron-LM, 2019,
+      https://arxiv.org/abs/1909.08053
+    """
+    data = "data" if fully_sharded else None
+    return (
+        ("^embedding$", P("model", data)),
+        ("^head$", P(data, "model")),
+        ("(query|key|value|gate|up)/kernel$", P(data, "model")),
+        ("(output|down)/kernel$", P("model", data)),
+    )
 
 
 def rotate(x: jax.Array, positions: jax.Array) -> jax.Array:
@@ -98,9 +123,7 @@ def _towards_sum(depth: float) -> nnx.Initializer:
 
 
 class _Block(nnx.Module):
-    def __init__(
-        self, units: int, heads: int, depth: float, dropout: float, dtype: DTypeLike, rngs: nnx.Rngs
-    ) -> None:
+    def __init__(self, units: int, heads: int, depth: float, dropout: float, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.dropout = dropout
         self.attention_norm = nnx.RMSNorm(units, dtype=dtype, rngs=rngs)
         self.attention = _Attention(units, heads, depth, dtype, rngs)
@@ -121,9 +144,7 @@ class _Transformer(nnx.Module):
         normal = nnx.initializers.normal(units**-0.5)  # logits of variance 1 from normalised hidden states
         self.dropout, self.dtype = dropout, dtype
         self.embedding = nnx.Param(normal(rngs.params(), (vocabulary, units)))
-        self.blocks = nnx.Dict(
-            {str(i): _Block(units, heads, 2 * layers, dropout, dtype, rngs) for i in range(layers)}
-        )
+        self.blocks = nnx.Dict({str(i): _Block(units, heads, 2 * layers, dropout, dtype, rngs) for i in range(layers)})
         self.norm = nnx.RMSNorm(units, dtype=dtype, rngs=rngs)
         if not tied:
             self.head = nnx.Param(normal(rngs.params(), (units, vocabulary)))

@@ -52,7 +52,9 @@ def train_tokenizer(documents: Sequence[str], vocabulary: int) -> "Tokenizer":
     tokenizer.encode_special_tokens = True  # as text, where a document has them
     found = tokenizer.get_vocab_size()
     if found < vocabulary:
-        raise UsageError(f"--vocabulary {vocabulary}: must be at most {found}, which is all that the text has pairs for")
+        raise UsageError(
+            f"--vocabulary {vocabulary}: must be at most {found}, which is all that the text has pairs for"
+        )
     return tokenizer
 
 
