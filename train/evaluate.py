@@ -15,16 +15,19 @@ from xent.train.source import gather, padded
 from xent.train.step import Batch, Loss
 
 BATCH_SIZE = 1024
-"""Examples a call and a device: large enough to keep it busy; it changes results by rounding only."""
+"""Examples a call and a device: enough small ones to keep it busy; it changes results by rounding only."""
 
 
-def make_evaluate(loss: Loss, arrays: Any, mesh: Mesh | None = None) -> Callable[[Any], Metrics]:
+def make_evaluate(
+    loss: Loss, arrays: Any, mesh: Mesh | None = None, *, batch_size: int = BATCH_SIZE
+) -> Callable[[Any], Metrics]:
     """Make `evaluate(params) -> metrics` over all of `arrays`.
 
     Args:
       loss: as in `make_train_step`; called with no key.
       arrays: a dict of arrays `[examples, ...]`; they are moved to the devices once.
       mesh: whose devices share the work; by default the first device does it.
+      batch_size: examples a call and a device; fewer where an example is large, as a sequence is.
 
     Returns:
       A function of the parameters. It does not wait for the device: `divide` does. Over no examples it gives no
@@ -34,7 +37,7 @@ def make_evaluate(loss: Loss, arrays: Any, mesh: Mesh | None = None) -> Callable
     def metrics(params: Any, batch: Batch) -> Metrics:
         return loss(params, batch, None)[1]
 
-    over_batches = _over_batches(metrics, arrays, mesh)
+    over_batches = _over_batches(metrics, arrays, mesh, batch_size)
 
     def evaluate(params: Any) -> Metrics:
         total: Metrics = {}
@@ -46,10 +49,14 @@ def make_evaluate(loss: Loss, arrays: Any, mesh: Mesh | None = None) -> Callable
 
 
 def make_predict(
-    function: Callable[[Any, Batch], jax.Array], arrays: Any, mesh: Mesh | None = None
+    function: Callable[[Any, Batch], jax.Array],
+    arrays: Any,
+    mesh: Mesh | None = None,
+    *,
+    batch_size: int = BATCH_SIZE,
 ) -> Callable[[Any], np.ndarray]:
     """Make `predict(params) -> [examples, ...]`, the outputs of `function(params, batch)` on all of `arrays`."""
-    over_batches = _over_batches(function, arrays, mesh)
+    over_batches = _over_batches(function, arrays, mesh, batch_size)
 
     def predict(params: Any) -> np.ndarray:
         return np.concatenate([np.asarray(outputs)[rows >= 0] for outputs, rows in over_batches(params)])
@@ -58,13 +65,13 @@ def make_predict(
 
 
 def _over_batches(
-    function: Callable[[Any, Batch], Any], arrays: Any, mesh: Mesh | None
+    function: Callable[[Any, Batch], Any], arrays: Any, mesh: Mesh | None, batch_size: int
 ) -> Callable[[Any], list[tuple[Any, np.ndarray]]]:
     mesh = mesh or one_device()
     whole, shares = replicated(mesh), mesh.shape["data"]
     arrays = place(arrays, whole)
     examples = len(jax.tree.leaves(arrays)[0])
-    size = shares * min(BATCH_SIZE, -(-examples // shares))
+    size = shares * min(batch_size, -(-examples // shares))
     batches = list(np.asarray(padded(jnp.arange(examples, dtype=jnp.int32), size))) if examples else []
 
     @partial(jax.jit, out_shardings=whole)  # every process reads all of it
