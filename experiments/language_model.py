@@ -23,7 +23,7 @@ from rich.console import Console
 
 from xent import losses
 from xent.experiments import kneser_ney
-from xent.experiments.device import require_memory
+from xent.experiments.device import mesh_of, require_memory
 from xent.experiments.flags import RunConfig, identity, parse
 from xent.experiments.language_model_sample import sample
 from xent.experiments.language_model_text import Data, load
@@ -40,7 +40,7 @@ from xent.train.metrics import Metrics, weighted
 from xent.train.optimizers import OptimizerConfig, make_optimizer
 from xent.train.progress import say
 from xent.train.session import Saving, compile_call, train
-from xent.train.sharding import make_mesh, one_device, parse_mesh, state_shardings
+from xent.train.sharding import state_shardings
 from xent.train.source import Source, array_source
 from xent.train.step import Batch, Loss, TrainState, init_state, make_train_step
 from xent.train.tokens import windows
@@ -82,8 +82,6 @@ class Config:
     """Steps inside one jitted call; the log has a line a call."""
     patience: int = 20
     """Steps in a row with NaN or infinite gradients that end the run; fewer are skipped and counted."""
-    mesh: str | None = None
-    """Devices to share the work, as data=4,model=2; not given: the first one."""
     fully_sharded: bool = False
     """Split every matrix over the mesh's data axis, too, and gather it where it is used."""
     prompt: str = "Return a list of"
@@ -120,9 +118,8 @@ class Config:
         require("--dropout", self.dropout, 0 <= self.dropout < 1, "from 0 to below 1")
         require("--sampled", self.sampled, 0 <= self.sampled < 2**16, "from 0 to 65535")
         require("--temperature", self.temperature, 0 < self.temperature < float("inf"), "a number above 0")
-        require("--fully-sharded", "", not self.fully_sharded or self.mesh is not None, "given together with --mesh")
-        if self.mesh is not None:
-            parse_mesh(self.mesh)
+        meshed = self.run.mesh is not None
+        require("--fully-sharded", True, not self.fully_sharded or meshed, "given together with --mesh")
 
 
 def make_loss(apply: Apply, fused: bool) -> Loss:
@@ -168,7 +165,7 @@ def evaluated(apply: Apply, params: Any, batch: Batch) -> tuple[jax.Array, losse
 
 def prepare(config: Config, console: Console) -> TrainOne:
     """Load the text and compile the step once for all seeds; give the function that trains one."""
-    mesh = make_mesh(parse_mesh(config.mesh)) if config.mesh else one_device()
+    mesh = mesh_of(config.run)
     data = load(
         config.dataset, vocabulary=config.vocabulary, context=config.context, documents=config.documents,
         data_dir=config.run.data_dir, report=lambda line: say(console, "data", line),
