@@ -1,4 +1,4 @@
-"""`--mesh` and `--distributed`: one run on two devices, in one process and in two, and stopped by a signal to either."""
+"""`--mesh` and `--distributed`: a run on two devices, of one process or two, and stopped by a signal to either."""
 
 import os
 import signal
@@ -55,7 +55,7 @@ def folder(tmp_path_factory, dataset_cache, wait_for):
     alone = begin(folder, "--out", "alone")
     first, second = begin_two(folder, "--out", "both")
     log = folder / "both" / "metrics.jsonl"
-    wait_for(second, lambda: log.exists() and log.read_bytes().count(b"\n") > 3)
+    wait_for(second, lambda: log.exists() and log.read_bytes().count(b"\n") > 3, limit=150)
     second.send_signal(signal.SIGTERM)
     for process in (first, second):
         assert "stopped by SIGTERM; continue with: xent resume both" in end(process, 143)
