@@ -198,8 +198,8 @@ def transformer(
       >>> head_of(params).kernel.shape
       (100, 16)
 
-    Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; the norm, positions and SwiGLU as in LLaMA, Touvron et
-      al. 2023, https://arxiv.org/abs/2302.13971; the tied head, Press and Wolf 2017, https://arxiv.org/abs/1608.05859
+    Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; norm, positions and SwiGLU as in LLaMA, Touvron et al.
+      2023, https://arxiv.org/abs/2302.13971; the tied head, Press and Wolf 2017, https://arxiv.org/abs/1608.05859
     """
     if units % (2 * heads):
         raise ValueError(f"units must be a multiple of twice the heads, {2 * heads}, got {units}")
