@@ -23,7 +23,7 @@ from rich.console import Console
 
 from xent import losses
 from xent.experiments import kneser_ney
-from xent.experiments.device import require_memory
+from xent.experiments.device import mesh_of, require_memory
 from xent.experiments.flags import RunConfig, identity, parse
 from xent.experiments.language_model_sample import sample
 from xent.experiments.language_model_text import Data, load
@@ -40,7 +40,7 @@ from xent.train.metrics import Metrics, weighted
 from xent.train.optimizers import OptimizerConfig, make_optimizer
 from xent.train.progress import say
 from xent.train.session import Saving, compile_call, train
-from xent.train.sharding import make_mesh, one_device, parse_mesh, state_shardings
+from xent.train.sharding import split, state_shardings
 from xent.train.source import Source, array_source
 from xent.train.step import Batch, Loss, TrainState, init_state, make_train_step
 from xent.train.tokens import windows
@@ -74,6 +74,8 @@ class Config:
     """Use the embedding as the head, too."""
     fused: bool = True
     """Take the loss over the head in chunks, whose logits are never held together."""
+    recompute: bool = False
+    """In a gradient keep only what goes into each block and compute the rest again: less memory, a third more time."""
     epochs: int = 4
     """Passes over the training data."""
     batch_size: int = 8
@@ -82,8 +84,6 @@ class Config:
     """Steps inside one jitted call; the log has a line a call."""
     patience: int = 20
     """Steps in a row with NaN or infinite gradients that end the run; fewer are skipped and counted."""
-    mesh: str | None = None
-    """Devices to share the work, as data=4,model=2; not given: the first one."""
     fully_sharded: bool = False
     """Split every matrix over the mesh's data axis, too, and gather it where it is used."""
     prompt: str = "Return a list of"
@@ -120,13 +120,18 @@ class Config:
         require("--dropout", self.dropout, 0 <= self.dropout < 1, "from 0 to below 1")
         require("--sampled", self.sampled, 0 <= self.sampled < 2**16, "from 0 to 65535")
         require("--temperature", self.temperature, 0 < self.temperature < float("inf"), "a number above 0")
-        require("--fully-sharded", "", not self.fully_sharded or self.mesh is not None, "given together with --mesh")
-        if self.mesh is not None:
-            parse_mesh(self.mesh)
+        meshed = self.run.mesh is not None
+        require("--fully-sharded", True, not self.fully_sharded or meshed, "given together with --mesh")
 
 
-def make_loss(apply: Apply, fused: bool) -> Loss:
-    """Mean cross-entropy of the next tokens. In evaluation it counts the hits too, which training has no time for."""
+def make_loss(apply: Apply, fused: bool, shares: int = 1) -> Loss:
+    """Mean cross-entropy of the next tokens. In evaluation it counts the hits too, which training has no time for.
+
+    Args:
+      apply: the Transformer's.
+      fused: whether the logits are never held together.
+      shares: devices that each batch is split over, each of which takes an equal part of every chunk.
+    """
 
     def loss(params: Any, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Metrics]:
         if key is None:
@@ -137,8 +142,9 @@ def make_loss(apply: Apply, fused: bool) -> Loss:
         kernel = kernel.astype(hidden.dtype)
         if fused:
             value = losses.linear_softmax_cross_entropy(
-                hidden, kernel, labels, where=counted, transpose_kernel=transposed
-            )
+                hidden, kernel, labels, where=counted, transpose_kernel=transposed,
+                chunk_size=chunk_size(labels.size, hidden.shape[-1], shares),
+            )  # fmt: skip
         else:
             logits = jnp.dot(hidden, kernel.T if transposed else kernel, preferred_element_type=jnp.float32)
             value = losses.mean(losses.softmax_cross_entropy_with_integer_labels(logits, labels), where=counted)
@@ -146,6 +152,18 @@ def make_loss(apply: Apply, fused: bool) -> Loss:
         return value, {"loss": (value * count, count)}
 
     return loss
+
+
+def chunk_size(count: int, units: int, shares: int) -> int:
+    """Tokens that a chunk of the head takes: of each device's tokens an equal part, about a quarter of the units.
+
+    Example:
+      >>> chunk_size(count=65536, units=2560, shares=32)
+      16384
+    """
+    own = count // shares
+    chunks = next(n for n in range(-(-own // max(128, units // 4)), own + 1) if own % n == 0)
+    return count // chunks
 
 
 def forward(
@@ -168,7 +186,7 @@ def evaluated(apply: Apply, params: Any, batch: Batch) -> tuple[jax.Array, losse
 
 def prepare(config: Config, console: Console) -> TrainOne:
     """Load the text and compile the step once for all seeds; give the function that trains one."""
-    mesh = make_mesh(parse_mesh(config.mesh)) if config.mesh else one_device()
+    mesh = mesh_of(config.run)
     data = load(
         config.dataset, vocabulary=config.vocabulary, context=config.context, documents=config.documents,
         data_dir=config.run.data_dir, report=lambda line: say(console, "data", line),
@@ -178,6 +196,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
         dropout=config.dropout, tied=config.tied, dtype=config.run.dtype,
     )  # fmt: skip
     apply, shapes = outline(build)
+    meshed = outline(partial(build, between=partial(split, mesh=mesh), recompute=config.recompute)).apply
     require_memory(shapes, copies=4)
     sequences = windows(data.train, config.context, config.context)
     steps = config.epochs * -(-len(sequences["tokens"]) // config.batch_size)
@@ -200,11 +219,11 @@ def prepare(config: Config, console: Console) -> TrainOne:
     say(console, "model", f"Transformer, {config.layers} x {config.units}, {size:,} parameters, {steps} steps")
 
     def call(fused: bool) -> jax.stages.Wrapped:
-        step = make_train_step(make_loss(apply, fused), optimizer)
+        step = make_train_step(make_loss(meshed, fused, mesh.shape["data"]), optimizer)
         return make_call(step, source, config.patience, single=config.steps_per_call == 1, shardings=shardings)
 
     evaluate = make_evaluate(
-        make_loss(apply, config.fused), windows(data.validation, config.context, config.context), mesh,
+        make_loss(meshed, config.fused), windows(data.validation, config.context, config.context), mesh,
         batch_size=windows_at_once(config),
     )  # fmt: skip
     compiled = cache(lambda: compile_call(call(config.fused), state, source, evaluate, console))  # for all seeds

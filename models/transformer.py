@@ -1,5 +1,7 @@
 """The decoder-only Transformer: RMSNorm before each branch, rotary positions, causal attention, SwiGLU."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -139,10 +141,10 @@ class _Block(nnx.Module):
 class _Transformer(nnx.Module):
     def __init__(
         self, vocabulary: int, units: int, layers: int, heads: int, dropout: float, tied: bool, dtype: DTypeLike,
-        rngs: nnx.Rngs,
+        between: Callable[[jax.Array], jax.Array], recompute: bool, rngs: nnx.Rngs,
     ) -> None:  # fmt: skip
         normal = nnx.initializers.normal(0.02)  # GPT-2's: small logits, so that an untrained model prefers nothing
-        self.dropout, self.dtype = dropout, dtype
+        self.dropout, self.dtype, self.between, self.recompute = dropout, dtype, between, recompute
         self.embedding = nnx.Param(normal(rngs.params(), (vocabulary, units)))
         self.blocks = nnx.Dict({str(i): _Block(units, heads, 2 * layers, dropout, dtype, rngs) for i in range(layers)})
         self.norm = nnx.RMSNorm(units, dtype=dtype, rngs=rngs)
@@ -152,10 +154,15 @@ class _Transformer(nnx.Module):
     def __call__(self, tokens: jax.Array, key: jax.Array | None = None) -> jax.Array:
         keys = [None] * (len(self.blocks) + 1) if key is None else list(jax.random.split(key, len(self.blocks) + 1))
         x = self.embedding[...][tokens].astype(self.dtype) * self.embedding.shape[1] ** 0.5
-        x = _dropout(x, self.dropout, keys[0])
+        x = self.between(_dropout(x, self.dropout, keys[0]))
         for block, inner in zip(self.blocks.values(), keys[1:], strict=True):
-            x = block(x, inner)
+            forward = partial(_forward, block, inner)
+            x = self.between((jax.checkpoint(forward) if self.recompute else forward)(x))
         return self.norm(x)
+
+
+def _forward(block: _Block, key: jax.Array | None, x: jax.Array) -> jax.Array:
+    return block(x, key)
 
 
 def transformer(
@@ -168,6 +175,8 @@ def transformer(
     dropout: float = 0.0,
     tied: bool = True,
     dtype: DTypeLike = jnp.float32,
+    between: Callable[[jax.Array], jax.Array] = lambda hidden: hidden,
+    recompute: bool = False,
 ) -> Model:
     """Build a decoder-only Transformer up to its head, which `head_of` names.
 
@@ -183,6 +192,9 @@ def transformer(
       dropout: share of the embedding's and of each branch's outputs that is dropped where there is a key.
       tied: whether the embedding is the head, too.
       dtype: what products are computed in; parameters and the softmax of attention are float32 whatever it is.
+      between: called on the hidden states `[batch, length, units]` before and after each block; on a mesh it says how
+        they lie there, since a compiler may prefer to split them as the parameters are.
+      recompute: whether a gradient keeps only what goes into each block, and computes the rest again.
 
     Returns:
       `(apply, params)`; `apply(params, tokens, *, key=None)` takes integers `[batch, length]` and gives hidden states
@@ -203,4 +215,5 @@ def transformer(
     """
     if units % (2 * heads):
         raise ValueError(f"units must be a multiple of twice the heads, {2 * heads}, got {units}")
-    return functional(_Transformer(vocabulary, units, layers, heads, dropout, tied, dtype, nnx.Rngs(key)))
+    rngs = nnx.Rngs(key)
+    return functional(_Transformer(vocabulary, units, layers, heads, dropout, tied, dtype, between, recompute, rngs))

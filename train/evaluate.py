@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from xent.train.metrics import Metrics, add
-from xent.train.sharding import one_device, replicated, split
+from xent.train.sharding import one_device, place, replicated, split
 from xent.train.source import gather, padded
 from xent.train.step import Batch, Loss
 
@@ -69,7 +69,7 @@ def _over_batches(
 ) -> Callable[[Any], list[tuple[Any, np.ndarray]]]:
     mesh = mesh or one_device()
     whole, shares = replicated(mesh), mesh.shape["data"]
-    arrays = jax.device_put(arrays, whole)
+    arrays = place(arrays, whole)
     examples = len(jax.tree.leaves(arrays)[0])
     size = shares * min(batch_size, -(-examples // shares))
     batches = list(np.asarray(padded(jnp.arange(examples, dtype=jnp.int32), size))) if examples else []

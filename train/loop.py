@@ -58,7 +58,7 @@ def make_call(
       source: where the batches come from.
       patience: bad steps in a row after which the call returns early.
       single: leave the loop out and take one step; XLA:CPU runs convolutions in a loop four times slower.
-      shardings: of the state (`state_shardings`), which leaves the call as it went in; as the compiler likes it, if None.
+      shardings: of the state (`state_shardings`), which leaves the call as it came; None: as XLA likes.
     """
 
     def one(state: TrainState, feed: Feed) -> tuple[TrainState, Metrics, Metrics]:

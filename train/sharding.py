@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -89,6 +90,30 @@ def over_data(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P("data"))
 
 
+def place(tree: Any, shardings: Any) -> Any:
+    """Move arrays to the devices of a mesh.
+
+    Args:
+      tree: a pytree of arrays, NumPy's or on devices of this process; every process gives the same.
+      shardings: one for each array or for a whole subtree.
+
+    Returns:
+      A pytree of `jax.Array`; `jax.device_put` does not reach the devices of other processes.
+
+    Example:
+      >>> place({"x": jax.numpy.arange(3)}, replicated(one_device()))["x"].tolist()
+      [0, 1, 2]
+    """
+
+    def one(sharding: NamedSharding, leaf: Any) -> jax.Array:
+        if jax.dtypes.issubdtype(jax.typeof(leaf).dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(one(sharding, jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(lambda sharding, part: jax.tree.map(lambda leaf: one(sharding, leaf), part), shardings, tree)
+
+
 def require_shares(mesh: Mesh, batch_size: int) -> None:
     """Refuse batches that cannot be split evenly.
 
@@ -118,8 +143,8 @@ def state_shardings(state: TrainState, mesh: Mesh, rules: Rules) -> TrainState:
       rules: which parameters are split, and how.
 
     Returns:
-      A state of shardings, for `jax.device_put(state, ...)` and for `jax.jit(init, out_shardings=...)`, which makes a
-      state that no single device could hold. What an optimiser keeps for a parameter, under its path and of its shape,
+      A state of shardings, for `place(state, ...)` and for `jax.jit(init, out_shardings=...)`, which makes a state that
+      no single device could hold. What an optimiser keeps for a parameter, under its path and of its shape,
       lies as the parameter does; everything else is replicated.
 
     Raises:

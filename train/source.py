@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from xent.train.sharding import one_device, replicated, require_shares, split
+from xent.train.sharding import one_device, place, replicated, require_shares, split
 from xent.train.step import Batch
 
 Feed = Any
@@ -80,7 +80,7 @@ def array_source(arrays: Any, batch_size: int, key: jax.Array, mesh: Mesh | None
     """
     mesh = mesh or one_device()
     require_shares(mesh, batch_size)
-    arrays, key = jax.device_put((arrays, key), replicated(mesh))
+    arrays, key = place((arrays, key), replicated(mesh))
     examples = len(jax.tree.leaves(arrays)[0])
     steps_per_epoch = -(-examples // batch_size)
 
