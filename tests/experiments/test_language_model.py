@@ -116,10 +116,8 @@ def test_the_fused_head_gives_the_dense_heads_loss_and_gradient(tied):
         "scored": draws.random((3, 5)) < 0.8,
         "where": np.array([1, 1, 0]) > 0,
     }
-    both = [
-        jax.jit(jax.value_and_grad(make_loss(apply, fused), has_aux=True))(params, batch, jax.random.key(1))
-        for fused in (True, False)
-    ]
+    graded = [jax.value_and_grad(make_loss(apply, fused), has_aux=True) for fused in (True, False)]
+    both = jax.jit(lambda *arguments: [function(*arguments) for function in graded])(params, batch, jax.random.key(1))
     ((value, metrics), gradient), ((expected, _), expected_gradient) = both
     assert float(value) == pytest.approx(float(expected), rel=1e-6)
     assert float(metrics["loss"][1]) == batch["scored"][:2].sum()
@@ -141,8 +139,7 @@ def test_a_cold_sample_is_the_likeliest_continuation():
 @pytest.mark.slow
 def test_a_mesh_of_eight_gives_what_one_device_gives(run, texts, xent_process, tmp_path):
     flags = ("--mesh", "data=4,model=2", "--fully-sharded", "--no-baselines")
-    eight = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    outcome = xent_process("language_model", "--dataset", texts, *TINY, *flags, limit=300, **eight)
+    outcome = xent_process("language_model", "--dataset", texts, *TINY, *flags, limit=300)
     assert outcome.code == 0, outcome.err
     found = read_scores(tmp_path / "runs/language_model-1/results.csv")["xent"]
     assert found == pytest.approx(read_scores(run[0] / "results.csv")["xent"], rel=1e-3)
@@ -162,7 +159,6 @@ def test_a_mesh_of_eight_gives_what_one_device_gives(run, texts, xent_process, t
         (["--epochs", "0"], "--epochs 0: must be from 1 to 2147483647"),
         (["--warmup-steps", "5000"], "--warmup-steps 5000: must be below the run's"),
         (["--mesh", "data=4;model=2"], "--mesh data=4;model=2: must be axes of data, model"),
-        (["--mesh", "data=4096"], "--mesh data=4096,model=1 is of 4096 devices"),
         (["--fully-sharded"], "must be given together with --mesh"),
         (["--units", "2000000"], "copies of the model's parameters need"),
         (["--dataset", "./nowhere"], "'./nowhere' is no folder"),
