@@ -60,7 +60,7 @@ def fit(stream: np.ndarray, vocabulary: int, order: int) -> KneserNey:
         numbers.append(number)
     counts = [np.bincount(numbers[-1])]
     for n in range(order - 1, 0, -1):
-        # Each longer n-gram is one token more that this one, its end, follows; the stream's first follows its beginning.
+        # Each n-gram one longer is one more token that its end follows; the stream's first follows the beginning.
         suffixes = numbers[n][1:][firsts[n]]
         count = np.bincount(suffixes, minlength=len(keys[n - 1]))
         count[numbers[n][0]] += 1

@@ -1,4 +1,4 @@
-"""The text of `xent language_model` as tokens: read, split, and encoded by a tokenizer that has seen training text only."""
+"""The text of `xent language_model` as tokens, by a tokenizer that has seen the training split only."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -143,7 +143,7 @@ class _Transformer(nnx.Module):
         self, vocabulary: int, units: int, layers: int, heads: int, dropout: float, tied: bool, dtype: DTypeLike,
         between: Callable[[jax.Array], jax.Array], recompute: bool, rngs: nnx.Rngs,
     ) -> None:  # fmt: skip
-        normal = nnx.initializers.normal(units**-0.5)  # logits of variance 1 from normalised hidden states
+        normal = nnx.initializers.normal(0.02)  # GPT-2's: small logits, so that an untrained model prefers nothing
         self.dropout, self.dtype, self.between, self.recompute = dropout, dtype, between, recompute
         self.embedding = nnx.Param(normal(rngs.params(), (vocabulary, units)))
         self.blocks = nnx.Dict({str(i): _Block(units, heads, 2 * layers, dropout, dtype, rngs) for i in range(layers)})
@@ -210,8 +210,8 @@ def transformer(
       >>> head_of(params).kernel.shape
       (100, 16)
 
-    Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; the norm, positions and SwiGLU as in LLaMA, Touvron et
-      al. 2023, https://arxiv.org/abs/2302.13971; the tied head, Press and Wolf 2017, https://arxiv.org/abs/1608.05859
+    Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; norm, positions and SwiGLU as in Touvron et al.
+      2023, https://arxiv.org/abs/2302.13971; the tied head, Press and Wolf 2017, https://arxiv.org/abs/1608.05859
     """
     if units % (2 * heads):
         raise ValueError(f"units must be a multiple of twice the heads, {2 * heads}, got {units}")
