@@ -42,7 +42,7 @@ def begin_two(folder, *arguments):
 
 
 def end(process, code=0):
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == code, said
     return said
 
