@@ -102,16 +102,10 @@ def _index(x: jax.Array) -> jax.Array:
 def sum_last(terms: jax.Array) -> jax.Array:
     """Over the last axis; within 5 ulp for terms that are not negative.
 
-    Accelerators add up in a tree, and, where the axis is sharded, each its own part before they send anything. XLA:CPU
-    adds large arrays up in blocks: fast, and no worse than half onto half. Small ones it adds one term after the other:
-    500 terms may come out 12 ulp off. Very long rows make it keep too much at a time, and take 3 times as long.
+    XLA:CPU adds large arrays up in blocks: fast, and no worse than half onto half. Small ones it adds one term after
+    the other: 500 terms may come out 12 ulp off. Very long rows make it keep too much at a time, and take 3 times as
+    long.
     """
-    result: jax.Array = lax.platform_dependent(terms, cpu=_sum_last_on_a_cpu, default=lambda terms: terms.sum(-1))
-    return result
-
-
-def _sum_last_on_a_cpu(terms: jax.Array) -> jax.Array:
-    """Half onto half where XLA's own way is worse."""
     if terms.size >= 2**14 and terms.shape[-1] < 2**15:
         return terms.sum(-1)
     while (length := terms.shape[-1]) > 1:
