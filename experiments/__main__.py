@@ -12,15 +12,15 @@ from xent.experiments.table import COMMANDS, EXPERIMENTS
 from xent.train.errors import UsageError, extra
 from xent.train.interrupt import ends_on_signals
 
-_NEEDED = ("tyro", "rich", "tensorflow_datasets", "sklearn", "matplotlib", "orbax")
+_NEEDED = ("tyro", "rich", "tensorflow_datasets", "sklearn", "matplotlib", "orbax", "tokenizers")
 
 
 def usage() -> str:
     """Return what `xent --help` prints."""
     rows = {name: experiment.summary for name, experiment in EXPERIMENTS.items()}
     lines = ["usage: xent COMMAND [flags]      (xent COMMAND --help lists its flags)", "", "experiments"]
-    lines += [f"  {name:<12}{summary}" for name, summary in rows.items()]
-    lines += ["", "commands", *(f"  {name:<12}{summary}" for name, (_, summary) in COMMANDS.items())]
+    lines += [f"  {name:<16}{summary}" for name, summary in rows.items()]
+    lines += ["", "commands", *(f"  {name:<16}{summary}" for name, (_, summary) in COMMANDS.items())]
     return "\n".join(lines)
 
 

@@ -1,14 +1,46 @@
-"""The device that a run computes on: chosen by flags, named for people."""
+"""The devices that a run computes on: chosen by flags, named for people."""
 
+import contextlib
+import math
 import os
 import platform
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
-from xent.experiments.flags import DeviceConfig
+from xent.experiments.flags import DeviceConfig, RunConfig
 from xent.train.errors import UsageError, extra
+from xent.train.processes import join, processes_named
+from xent.train.sharding import make_mesh, one_device, parse_mesh
+
+
+def use_mesh(run: RunConfig) -> None:
+    """Set platform and precision, join the other processes, and see that a CPU has the devices that a mesh asks for.
+
+    The devices of a CPU are threads: there are as many as somebody says, and the mesh says it. A GPU or TPU is not
+    changed by that.
+
+    Raises:
+      UsageError: if the platform or the other processes are not here.
+    """
+    processes = processes_named() if run.distributed else 1
+    if run.mesh is not None and processes is not None:
+        with contextlib.suppress(RuntimeError):  # JAX has begun to compute: it has the devices that it has
+            jax.config.update("jax_num_cpu_devices", math.prod(parse_mesh(run.mesh).values()) // processes)
+    if run.distributed:
+        join()
+    use_device(run.device)
+
+
+def mesh_of(run: RunConfig) -> Mesh:
+    """The mesh that `--mesh` asks for, and one device if it asks for none.
+
+    Raises:
+      UsageError: if there is another number of devices.
+    """
+    return one_device() if run.mesh is None else make_mesh(parse_mesh(run.mesh))
 
 
 def use_device(asked: DeviceConfig) -> None:
@@ -56,7 +88,7 @@ def require_memory(arrays: Any, copies: int) -> None:
       UsageError: if they take more than the memory of the device.
     """
     needed = copies * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
-    there = (jax.devices()[0].memory_stats() or {}).get("bytes_limit") or host_memory()
+    there = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit") or host_memory()
     if there is not None and needed > there:
         raise UsageError(
             f"{copies} copies of the model's parameters need {needed / 1e9:,.0f} GB, {device_name()} has "

@@ -19,12 +19,13 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec as P
 from rich.console import Console
 
 from xent import losses
 from xent.experiments import baselines as sklearn
 from xent.experiments import datasets
-from xent.experiments.device import require_memory
+from xent.experiments.device import mesh_of, require_memory
 from xent.experiments.flags import RunConfig, identity, parse
 from xent.experiments.launch import TrainOne, launch
 from xent.experiments.scores import Scores
@@ -39,6 +40,7 @@ from xent.train.metrics import Metrics, divide, weighted
 from xent.train.optimizers import OptimizerConfig, make_optimizer
 from xent.train.progress import say
 from xent.train.session import Saving, compile_call, train
+from xent.train.sharding import place, state_shardings
 from xent.train.source import Source, array_source
 from xent.train.step import Batch, Loss, TrainState, init_state, make_train_step
 
@@ -83,6 +85,14 @@ class Config:
         require("--epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
         require("--label-smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "from 0 to below 1")
         require("--validation", self.validation, 0 <= self.validation < 1, "from 0 to below 1")
+
+
+RULES = (
+    ("hidden/kernel", P(None, "model")),
+    ("hidden/bias", P("model")),
+    ("output/kernel", P("model", None)),
+)
+"""On a mesh with a `model` axis, each device has some of the hidden units."""
 
 
 def pixels(batch: Batch, config: Config) -> jax.Array:
@@ -143,6 +153,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
     steps = epochs * -(-len(images.train.label) // config.batch_size)
     require("--epochs", epochs, steps < 2**31, f"fewer: {steps} steps are more than the 2147483647 that are counted")
     optimizer = make_optimizer(config.optimizer, steps)
+    mesh = mesh_of(config.run)
 
     apply, params = build(jax.random.key(0))
     loss = make_loss(config, apply)
@@ -151,16 +162,18 @@ def prepare(config: Config, console: Console) -> TrainOne:
     def start(seed: int) -> tuple[TrainState, Source]:
         weights, order, noise = jax.random.split(jax.random.key(seed), 3)
         state = init_state(build(weights).params, optimizer, noise)
-        return state, array_source(images.train._asdict(), config.batch_size, order)
+        state = place(state, state_shardings(state, mesh, RULES))
+        return state, array_source(images.train._asdict(), config.batch_size, order, mesh)
 
     state, source = start(config.run.seed)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     say(console, "model", f"MLP {math.prod(shape)}-{config.hidden}-{outputs}, {count:,} parameters, epochs: {epochs}")
-    evaluate = make_evaluate(loss, images.validation._asdict())
-    call = make_call(step, source, config.patience, single=config.steps_per_call == 1)
+    evaluate = make_evaluate(loss, images.validation._asdict(), mesh)
+    shardings = state_shardings(state, mesh, RULES)
+    call = make_call(step, source, config.patience, single=config.steps_per_call == 1, shardings=shardings)
     compiled = cache(lambda: compile_call(call, state, source, evaluate, console))  # by the first seed, for all
-    test = make_evaluate(loss, images.test._asdict())
-    predict = make_predict(lambda params, batch: apply(params, pixels(batch, config)), images.test._asdict())
+    test = make_evaluate(loss, images.test._asdict(), mesh)
+    predict = make_predict(lambda params, batch: apply(params, pixels(batch, config)), images.test._asdict(), mesh)
 
     def train_one(config: Config, folder: Path) -> Scores:
         state, source = start(config.run.seed)

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 import tyro
 
 from xent.train.errors import UsageError, require
+from xent.train.sharding import parse_mesh
 
 Config = TypeVar("Config")
 
@@ -37,6 +38,12 @@ class RunConfig:
     out: Path | None = None
     """Folder to write, which must not exist yet; by default the next free one under runs/."""
     device: DeviceConfig = dataclasses.field(default_factory=DeviceConfig)
+    mesh: str | None = None
+    """Devices that share the work, all there are: data=4,model=2 splits batches in 4 and, where the experiment's rules
+    say so, parameters in 2. On a CPU, any number; not given: one device."""
+    distributed: bool = False
+    """Be one of several processes that share a mesh, as SLURM, Open MPI, Kubernetes or a TPU pod start them; elsewhere
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say which one."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """What the model computes in; parameters, losses and metrics stay float32."""
     save_every: int | None = None
@@ -53,6 +60,10 @@ class RunConfig:
         require("--seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
         most = 2**32 - self.seed
         require("--seeds", self.seeds, 1 <= self.seeds <= most, f"from 1 to {most}, seeds end at 4294967295")
+        if self.mesh is not None:
+            parse_mesh(self.mesh)
+        fits = not self.distributed or (self.mesh is not None and self.seeds == 1)
+        require("--distributed", self.distributed, fits, "given together with --mesh, and with one seed")
         require("--keep", self.keep, self.keep >= 1, "1 or more")
         require("--save-every", self.save_every, self.save_every is None or self.save_every >= 1, "1 or more")
         for name, path in (("--out", self.out), ("--data-dir", self.data_dir)):
@@ -140,7 +151,10 @@ def to_arguments(config: Any) -> list[str]:
     return arguments
 
 
-_NOT_THE_RESULT = ("--out=", "--resume=", "--keep=", "--save-every=", "--platform=", "--data-dir=")
+_NOT_THE_RESULT = (
+    "--out=", "--resume=", "--keep=", "--save-every=", "--platform=", "--mesh=", "--distributed", "--no-distributed",
+    "--data-dir=",
+)  # fmt: skip
 
 
 def identity(config: Any) -> list[str]:

@@ -136,6 +136,21 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
+def private_copy(folder: Path) -> Iterator[Path]:
+    """A copy of a run's folder for a process that is not its writer: its own logs and pictures, the same checkpoints.
+
+    What is written there goes with it; checkpoints are shared, since each process holds a part of them.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        mine = Path(name)
+        for file in folder.iterdir():
+            if file.is_file():
+                shutil.copy(file, mine)
+        (mine / "checkpoints").symlink_to((folder / "checkpoints").absolute())
+        yield mine
+
+
+@contextlib.contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Hold a run's folder against other processes; the system lets go of it when the process ends, however it ends.
 

@@ -11,12 +11,13 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from xent.experiments.device import device_name, use_device
+from xent.experiments.device import device_name, use_mesh
 from xent.experiments.flags import RunConfig, identity
 from xent.experiments.folder import (
     begun_elsewhere,
     create,
     only_writer,
+    private_copy,
     read_config,
     refuse_existing,
     refuse_unwritable,
@@ -25,6 +26,7 @@ from xent.experiments.scores import Scores, read_scores, spread, table, write_sc
 from xent.train.errors import UsageError, require
 from xent.train.interrupt import Interrupted, advising
 from xent.train.loop import Diverged
+from xent.train.processes import from_first, is_first
 from xent.train.progress import make_console, say
 
 TrainOne = Callable[[Any, Path], Scores]
@@ -46,28 +48,31 @@ def launch(
       resumed: the folder of a run to continue, instead of a new one.
     """
     run: RunConfig = config.run
-    console = make_console()
     if resumed is None:
         resumed = _to_continue(experiment, config)
     if resumed and read_scores(resumed / RESULTS):
-        console.print(f"{resumed} is finished: read {resumed / RESULTS}, or repeat it with xent rerun {resumed}")
+        text = f"{resumed} is finished: read {resumed / RESULTS}, or repeat it with xent rerun {resumed}"
+        make_console().print(text)
         return
     with contextlib.ExitStack() as held:
+        if not resumed:
+            refuse_unwritable(run.out)
+        use_mesh(run)
         if resumed:
             held.enter_context(_held(resumed))
-        else:
-            refuse_unwritable(run.out)
-        use_device(run.device)
+        console = make_console(quiet=not is_first())
         say(console, "device", f"{device_name()}, jax {jax.__version__}, {run.dtype}")
         if resumed and (other := begun_elsewhere(read_config(resumed))):
             say(console, "note", f"begun with {other}: the last bits may differ from an uninterrupted run's")
         with _memory():
             train_one = prepare(config, console)
-            folder = resumed or create(run.out, experiment, config)  # only now: what cannot begin leaves none behind
+            # Only now: what cannot begin leaves none behind.
+            folder = Path(from_first(lambda: str(resumed or create(run.out, experiment, config))))
             if not resumed:
                 held.enter_context(_held(folder))
             say(console, "run", str(folder))
-            _train(experiment, config, train_one, folder, console)
+            mine = folder if is_first() else held.enter_context(private_copy(folder))
+            _train(experiment, config, train_one, mine, console)
     inside = sorted(file.name + "/" * file.is_dir() for file in folder.iterdir() if not file.name.startswith("."))
     say(console, "wrote", f"{folder}: {', '.join(inside)}")
 
@@ -98,7 +103,7 @@ def _same_run(folder: Path, experiment: str, config: Any) -> None:
 def _held(folder: Path) -> Iterator[None]:
     """Be the only writer of a folder, and turn the ways a run can end early into a line and an exit code."""
     advice = f"continue with: xent resume {shlex.quote(str(folder))}"
-    with only_writer(folder), advising(advice):
+    with only_writer(folder) if is_first() else contextlib.nullcontext(), advising(advice):
         try:
             yield
         except Interrupted as error:

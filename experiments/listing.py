@@ -15,4 +15,4 @@ def main(arguments: Sequence[str]) -> None:
         raise UsageError(f"xent list takes no flags, but was given {' '.join(arguments)}")
     width = max(len(experiment.summary) for experiment in EXPERIMENTS.values())
     for name, (_, summary, expected) in EXPERIMENTS.items():
-        print(f"{name:<12}{summary:<{width}}  {expected}")
+        print(f"{name:<16}{summary:<{width}}  {expected}")

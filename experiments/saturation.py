@@ -76,6 +76,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check every range."""
+        require("--mesh", self.run.mesh, self.run.mesh is None, "left out: these small networks train on one device")
         require("--scale", self.scale, 1 <= self.scale <= 1e6, "from 1 to 1000000")
         for name in ("hidden", "batch_size", "epochs"):
             value = getattr(self, name)

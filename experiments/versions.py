@@ -13,6 +13,7 @@ PACKAGES = (
     "optax",
     "numpy",
     "tensorflow-datasets",
+    "tokenizers",
     "orbax-checkpoint",
     "scikit-learn",
 )

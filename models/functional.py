@@ -1,5 +1,6 @@
 """The door between Flax NNX modules and pure functions: a module goes in, `(apply, params)` comes out."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -59,3 +60,29 @@ def functional(module: nnx.Module) -> Model:
         return outputs
 
     return Model(apply, nnx.to_pure_dict(variables))
+
+
+def outline(build: Callable[[jax.Array], Model]) -> Model:
+    """The model that a builder would give, without computing its parameters.
+
+    Args:
+      build: `build(key) -> (apply, params)`.
+
+    Returns:
+      The pair `(apply, shapes)`; shapes is a nested dict of `jax.ShapeDtypeStruct`, which take no memory.
+
+    Example:
+      >>> from functools import partial
+      >>> from xent.models.mlp import mlp
+      >>> outline(partial(mlp, inputs=4, hidden=10**9, outputs=3)).params["hidden"]["kernel"].shape
+      (4, 1000000000)
+    """
+    found = []
+
+    def params(key: jax.Array) -> Params:
+        model = build(key)
+        found.append(model.apply)
+        return model.params
+
+    shapes = jax.eval_shape(params, jax.random.key(0))
+    return Model(found[0], shapes)

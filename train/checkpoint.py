@@ -25,6 +25,7 @@ from absl import logging
 
 from xent.train.errors import UsageError
 from xent.train.journal import METRICS, Lengths
+from xent.train.processes import from_first, is_first
 
 OVERHEAD = 256 * 1024
 """Bytes that a checkpoint takes on disk beyond its arrays, at most."""
@@ -44,7 +45,7 @@ def open_checkpoints(folder: Path, keep: int) -> Iterator[ocp.CheckpointManager]
 
     Saves are written beside the others and renamed when whole, in the background; the newest `keep` stay.
     """
-    folder = folder.absolute()
+    folder = folder.resolve()
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         create=True,
@@ -67,7 +68,7 @@ def open_checkpoints(folder: Path, keep: int) -> Iterator[ocp.CheckpointManager]
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any, flags: Sequence[str], lengths: Lengths) -> None:
-    """Copy the state to the host and write it in the background, named by its step.
+    """Copy the state to the host and write it in the background, named by its step; each process writes its share.
 
     Args:
       manager: from `open_checkpoints`.
@@ -79,7 +80,7 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any, flags: Sequence[
     Raises:
       OSError: if there is no room for it; the checkpoints before it are as they were.
     """
-    plain = jax.device_get(_plain(state))
+    plain = _plain(state)
     with _disk_errors():
         manager.wait_until_finished()
     _seal(Path(manager.directory))
@@ -110,13 +111,13 @@ def _disk_errors() -> Iterator[None]:
 def restore(
     manager: ocp.CheckpointManager, like: Any, flags: Sequence[str], sizes: Lengths, report: Callable[[str], None]
 ) -> Restored | None:
-    """Read the newest checkpoint that is whole.
+    """Read the newest checkpoint that is whole, on whatever devices it was made.
 
     One that is damaged, or whose logs have since lost lines, is set aside as `STEP.unusable` and said to be.
 
     Args:
       manager: from `open_checkpoints`.
-      like: a state of the same shapes, whose values do not matter.
+      like: a state of the same shapes, whose values do not matter; what is read lies on its devices as it does.
       flags: what the run is asked for now.
       sizes: bytes of each log as they are now.
       report: told of each checkpoint that is passed over.
@@ -153,6 +154,8 @@ def restore(
 
 def _seal(folder: Path) -> None:
     """Write the checksums of every complete checkpoint that has none yet, and drop those of checkpoints gone."""
+    if not is_first():
+        return
     for file in folder.glob("*.checksums"):
         if not file.with_suffix("").exists():
             file.unlink()
@@ -250,8 +253,12 @@ def _with_keys(state: Any, like: Any) -> Any:
 
 def _set_aside(folder: Path) -> Path:
     """Rename a checkpoint, so that the run can save that step again and nothing is thrown away."""
-    number = 0
-    while (aside := folder.with_name(f"{folder.name}.unusable" + (f"-{number}" if number else ""))).exists():
-        number += 1
-    folder.with_suffix(".checksums").unlink(missing_ok=True)
-    return folder.rename(aside)
+
+    def rename() -> str:
+        number = 0
+        while (aside := folder.with_name(f"{folder.name}.unusable" + (f"-{number}" if number else ""))).exists():
+            number += 1
+        folder.with_suffix(".checksums").unlink(missing_ok=True)
+        return str(folder.rename(aside))
+
+    return Path(from_first(rename))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from xent.train.datasets import prepared, quiet
+from xent.train.datasets import prepared, readable
 from xent.train.errors import UsageError
 
 if TYPE_CHECKING:
@@ -121,21 +121,13 @@ def _read(name: str, builder: "DatasetBuilder", split: str, image: str, label: s
     """Every record of a split; images of differing shapes are refused at the first that differs."""
     size = builder.info.splits[split].num_examples
     images, labels = np.empty((0,), np.uint8), np.empty(size, np.int64)  # int32 once they are checked
-    try:
-        with quiet():
-            for i, (pixels, value) in enumerate(_records(builder, split, image, label)):
-                if i == 0:
-                    images = np.empty((size, *pixels.shape), np.uint8)
-                if pixels.shape != images.shape[1:]:
-                    raise _differing(name, images.shape[1:], pixels.shape)
-                images[i], labels[i] = pixels, value
-    except (UsageError, ImportError, MemoryError):
-        raise
-    except Exception as error:  # whatever the readers throw on bytes that TFDS did not write
-        raise UsageError(
-            f"dataset {name!r}, split {split}, cannot be read ({type(error).__name__}): "
-            f"delete the folder {builder.data_dir} and run again"
-        ) from error
+    with readable(name, builder, split):
+        for i, (pixels, value) in enumerate(_records(builder, split, image, label)):
+            if i == 0:
+                images = np.empty((size, *pixels.shape), np.uint8)
+            if pixels.shape != images.shape[1:]:
+                raise _differing(name, images.shape[1:], pixels.shape)
+            images[i], labels[i] = pixels, value
     return Split(images, labels)
 
 

@@ -92,6 +92,25 @@ def quiet() -> Iterator[None]:
             os.environ["TF_CPP_MIN_LOG_LEVEL"] = native
 
 
+@contextlib.contextmanager
+def readable(name: str, builder: "DatasetBuilder", split: str) -> Iterator[None]:
+    """Reads a split inside the block, quietly; bytes that TFDS did not write are one line.
+
+    Raises:
+      UsageError: if a reader fails.
+    """
+    try:
+        with quiet():
+            yield
+    except (UsageError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # whatever the readers throw
+        raise UsageError(
+            f"dataset {name!r}, split {split}, cannot be read ({type(error).__name__}): "
+            f"delete the folder {builder.data_dir} and run again"
+        ) from error
+
+
 def _open(name: str, root: str, builtin: Sequence[str]) -> "DatasetBuilder":
     """The builder, prepared or not; the cause of a failure is found out afterwards."""
     with quiet():

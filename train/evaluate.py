@@ -1,26 +1,33 @@
 """A model on held-out data, every example once: its metrics, or its outputs."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from xent.train.metrics import Metrics, add
+from xent.train.sharding import one_device, place, replicated, split
 from xent.train.source import gather, padded
 from xent.train.step import Batch, Loss
 
 BATCH_SIZE = 1024
-"""Examples a call: large enough to keep a device busy; it changes results by rounding only."""
+"""Examples a call and a device: enough small ones to keep it busy; it changes results by rounding only."""
 
 
-def make_evaluate(loss: Loss, arrays: Any) -> Callable[[Any], Metrics]:
+def make_evaluate(
+    loss: Loss, arrays: Any, mesh: Mesh | None = None, *, batch_size: int = BATCH_SIZE
+) -> Callable[[Any], Metrics]:
     """Make `evaluate(params) -> metrics` over all of `arrays`.
 
     Args:
       loss: as in `make_train_step`; called with no key.
-      arrays: a dict of arrays `[examples, ...]`; they are moved to the device once.
+      arrays: a dict of arrays `[examples, ...]`; they are moved to the devices once.
+      mesh: whose devices share the work; by default the first device does it.
+      batch_size: examples a call and a device; fewer where an example is large, as a sequence is.
 
     Returns:
       A function of the parameters. It does not wait for the device: `divide` does. Over no examples it gives no
@@ -30,7 +37,7 @@ def make_evaluate(loss: Loss, arrays: Any) -> Callable[[Any], Metrics]:
     def metrics(params: Any, batch: Batch) -> Metrics:
         return loss(params, batch, None)[1]
 
-    over_batches = _over_batches(metrics, arrays)
+    over_batches = _over_batches(metrics, arrays, mesh, batch_size)
 
     def evaluate(params: Any) -> Metrics:
         total: Metrics = {}
@@ -41,23 +48,34 @@ def make_evaluate(loss: Loss, arrays: Any) -> Callable[[Any], Metrics]:
     return evaluate
 
 
-def make_predict(function: Callable[[Any, Batch], jax.Array], arrays: Any) -> Callable[[Any], np.ndarray]:
+def make_predict(
+    function: Callable[[Any, Batch], jax.Array],
+    arrays: Any,
+    mesh: Mesh | None = None,
+    *,
+    batch_size: int = BATCH_SIZE,
+) -> Callable[[Any], np.ndarray]:
     """Make `predict(params) -> [examples, ...]`, the outputs of `function(params, batch)` on all of `arrays`."""
-    over_batches = _over_batches(function, arrays)
+    over_batches = _over_batches(function, arrays, mesh, batch_size)
 
     def predict(params: Any) -> np.ndarray:
-        return np.concatenate([np.asarray(outputs)[np.asarray(rows) >= 0] for outputs, rows in over_batches(params)])
+        return np.concatenate([np.asarray(outputs)[rows >= 0] for outputs, rows in over_batches(params)])
 
     return predict
 
 
-def _over_batches(function: Callable[[Any, Batch], Any], arrays: Any) -> Callable[[Any], list[tuple[Any, jax.Array]]]:
-    arrays = jax.device_put(arrays)
+def _over_batches(
+    function: Callable[[Any, Batch], Any], arrays: Any, mesh: Mesh | None, batch_size: int
+) -> Callable[[Any], list[tuple[Any, np.ndarray]]]:
+    mesh = mesh or one_device()
+    whole, shares = replicated(mesh), mesh.shape["data"]
+    arrays = place(arrays, whole)
     examples = len(jax.tree.leaves(arrays)[0])
-    batches = list(padded(jnp.arange(examples, dtype=jnp.int32), min(BATCH_SIZE, examples))) if examples else []
+    size = shares * min(batch_size, -(-examples // shares))
+    batches = list(np.asarray(padded(jnp.arange(examples, dtype=jnp.int32), size))) if examples else []
 
-    @jax.jit
+    @partial(jax.jit, out_shardings=whole)  # every process reads all of it
     def one(params: Any, arrays: Any, rows: jax.Array) -> Any:
-        return function(params, gather(arrays, rows))
+        return function(params, split(gather(arrays, rows), mesh))
 
     return lambda params: [(one(params, arrays, rows), rows) for rows in batches]

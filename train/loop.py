@@ -45,7 +45,9 @@ class Diverged(ArithmeticError):
     """Too many steps in a row had gradients that are not finite. The state before them is as good as ever."""
 
 
-def make_call(step: Step, source: Source, patience: int, single: bool = False) -> jax.stages.Wrapped:
+def make_call(
+    step: Step, source: Source, patience: int, single: bool = False, shardings: TrainState | None = None
+) -> jax.stages.Wrapped:
     """Make the jitted `call(state, feed, count) -> (state, metrics, skips)`: up to `count` steps in one program.
 
     The number of steps is an argument, not part of the program, so that the short call at the end of an epoch costs
@@ -56,6 +58,7 @@ def make_call(step: Step, source: Source, patience: int, single: bool = False) -
       source: where the batches come from.
       patience: bad steps in a row after which the call returns early.
       single: leave the loop out and take one step; XLA:CPU runs convolutions in a loop four times slower.
+      shardings: of the state (`state_shardings`), which leaves the call as it came; None: as XLA likes.
     """
 
     def one(state: TrainState, feed: Feed) -> tuple[TrainState, Metrics, Metrics]:
@@ -83,7 +86,7 @@ def make_call(step: Step, source: Source, patience: int, single: bool = False) -
         state, taken, skipped = one(state, feed) if single else many(state, feed, count)
         return state, taken, Skips(state.skipped_steps, state.bad_steps, skipped)
 
-    return jax.jit(call, donate_argnums=0)
+    return jax.jit(call, donate_argnums=0, out_shardings=(shardings, None, None))
 
 
 def _where(condition: jax.Array, metrics: Metrics) -> Metrics:

@@ -55,11 +55,15 @@ class _Forgiving(io.TextIOBase):
                 )
 
 
-def make_console() -> Console:
-    """The console of a command: plain text, long lines are the terminal's to wrap, and a log has room for tables."""
+def make_console(quiet: bool = False) -> Console:
+    """The console of a command: plain text, long lines are the terminal's to wrap, and a log has room for tables.
+
+    Args:
+      quiet: whether to say nothing, as one of several processes.
+    """
     width = None if sys.stdout.isatty() else 120
     forgiving: Any = _Forgiving(sys.stdout)
-    return Console(file=forgiving, width=width, highlight=False, markup=False, soft_wrap=True)
+    return Console(file=forgiving, width=width, highlight=False, markup=False, soft_wrap=True, quiet=quiet)
 
 
 def say(console: Console, label: str, text: str) -> None:

@@ -15,6 +15,7 @@ from xent.train.interrupt import Interrupted, saves_on_signals
 from xent.train.journal import METRICS, open_journal, sizes
 from xent.train.loop import Call, Diverged, Record, fit
 from xent.train.metrics import Metrics, divide
+from xent.train.processes import make_agree
 from xent.train.progress import progress, say
 from xent.train.source import Source
 from xent.train.step import TrainState
@@ -113,33 +114,38 @@ def train(
                 journal.append(record)
                 show(record)
 
+            wish, pause = _pauses(received, saving.every, start)
+
             def save(state: TrainState) -> None:
                 write(checkpoints, int(state.step), state, flags, journal.lengths())
-                if (number := received()) is not None:
+                if (number := wish()) is not None:
                     raise Interrupted(number)
 
             if start == 0:  # where the curve begins: log(classes) for a network that knows nothing
                 journal.append(Record(0, 0.0, {}, divide(evaluate(state.params)), 0))
-            due = _due(saving.every, start)
             return fit(
                 call, state, source, steps=steps, steps_per_call=steps_per_call, patience=patience, evaluate=evaluate,
-                record=record, pause=lambda step: received() is not None or due(step), save=save,
+                record=record, pause=pause, save=save,
             )  # fmt: skip
 
 
-def _due(every: int | None, start: int) -> Callable[[int], bool]:
-    """Whether to save after this step, asked after each call."""
-    last_step, last_time = start, time.monotonic()
+def _pauses(
+    received: Callable[[], int | None], every: int | None, start: int
+) -> tuple[Callable[[], int | None], Callable[[int], bool]]:
+    """The signal that ends the run, if one came to any process, and whether to save after a step, asked each call."""
+    agree = make_agree()
+    last_step, last_time, agreed = start, time.monotonic(), 0
 
-    def due(step: int) -> bool:
-        nonlocal last_step, last_time
-        now = time.monotonic()
-        answer = now - last_time > SAVE_SECONDS if every is None else step - last_step >= every
-        if answer:
+    def pause(step: int) -> bool:
+        nonlocal last_step, last_time, agreed
+        now, number = time.monotonic(), received()
+        due = now - last_time > SAVE_SECONDS if every is None else step - last_step >= every
+        agreed = agree(int(due) if number is None else 1 + number)
+        if agreed:
             last_step, last_time = step, now
-        return answer
+        return agreed > 0
 
-    return due
+    return lambda: agreed - 1 if agreed > 1 else None, pause
 
 
 @contextmanager

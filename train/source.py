@@ -1,6 +1,7 @@
 """Where batches come from: a pure function of the step number, so that a run can start again anywhere.
 
 Data that fits stays on the device, and each step gathers its batch inside the jitted program: the host sends nothing.
+On a mesh each device holds all of it, and gathers its own share of the batch.
 """
 
 from collections.abc import Callable
@@ -9,7 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from xent.train.sharding import one_device, place, replicated, require_shares, split
 from xent.train.step import Batch
 
 Feed = Any
@@ -53,15 +56,19 @@ def _order(key: jax.Array, epoch: int, examples: int, batch_size: int) -> jax.Ar
     return padded(rows.astype(jnp.int32), batch_size)
 
 
-def array_source(arrays: Any, batch_size: int, key: jax.Array) -> Source:
+def array_source(arrays: Any, batch_size: int, key: jax.Array, mesh: Mesh | None = None) -> Source:
     """Shuffle arrays anew each epoch; each epoch shows every example once, in batches of `batch_size`.
 
     The last batch of an epoch may be padded: see `gather`. Epoch e is ordered by `fold_in(key, e)` alone.
 
     Args:
-      arrays: a dict of arrays `[examples, ...]`; they are moved to the device once.
+      arrays: a dict of arrays `[examples, ...]`; they are moved to the devices once.
       batch_size: examples a batch.
       key: PRNG key of the order.
+      mesh: whose devices share each batch; by default the first device has it all.
+
+    Raises:
+      UsageError: if the mesh's `data` axis does not divide `batch_size`.
 
     Example:
       >>> source = array_source({"x": jnp.arange(5)}, batch_size=2, key=jax.random.key(0))
@@ -71,7 +78,9 @@ def array_source(arrays: Any, batch_size: int, key: jax.Array) -> Source:
       >>> sorted(int(x) for batch in batches for x in batch["x"][batch["where"]])
       [0, 1, 2, 3, 4]
     """
-    arrays = jax.device_put(arrays)
+    mesh = mesh or one_device()
+    require_shares(mesh, batch_size)
+    arrays, key = place((arrays, key), replicated(mesh))
     examples = len(jax.tree.leaves(arrays)[0])
     steps_per_epoch = -(-examples // batch_size)
 
@@ -83,6 +92,6 @@ def array_source(arrays: Any, batch_size: int, key: jax.Array) -> Source:
         return {"arrays": arrays, "order": order(step // steps_per_epoch)}
 
     def batch(feed: Feed, step: jax.Array) -> Batch:
-        return gather(feed["arrays"], feed["order"][step % steps_per_epoch])
+        return split(gather(feed["arrays"], feed["order"][step % steps_per_epoch]), mesh)
 
     return Source(steps_per_epoch, feed, batch)

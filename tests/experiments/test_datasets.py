@@ -28,7 +28,7 @@ def test_importing_the_package_imports_nothing_heavy():
     code = "import sys, xent.experiments.datasets as d; print(d.NAMES, [m for m in sys.modules if m in sys.argv[1:]])"
     heavy = ["tensorflow_datasets", "sklearn", "tensorflow", "jax"]
     shown = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True).stdout
-    assert shown == "('digits',) []\n"
+    assert shown == "('digits', 'docstrings') []\n"
 
 
 def test_every_builtin_dataset_has_its_own_module_and_name():
@@ -78,6 +78,41 @@ def test_digits_load_by_name(rows):
     assert digits.test.image.shape == (360, 8, 8, 1)
     assert digits.classes == tuple("0123456789")
     np.testing.assert_array_equal(np.sort(digits.test.label), np.sort(rows["test"][1]))
+
+
+def test_docstrings_are_read_in_the_order_of_names_and_lines(tmp_path):
+    from xent.experiments.datasets.docstrings import docstrings
+
+    (tmp_path / "b").mkdir()
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "c.py").write_text('"""Left out."""')
+    (tmp_path / "b" / "__init__.py").write_text('"""A package."""\n')
+    (tmp_path / "b" / "old.py").write_text("print 'no Python 3'")
+    (tmp_path / "a.py").write_text(
+        'class A:\n    """One.\n\n    Two.\n    """\n    if True:\n        async def f(self):\n            "Three."\n'
+        'def g():\n    pass\ntry:\n    pass\nexcept OSError as error:\n    def h():\n        "Four."\n'
+    )
+    found = [tuple(document.values()) for document in docstrings(tmp_path)]
+    assert found == [
+        ("One.\n\nTwo.", "a", "A"), ("Three.", "a", "A.f"), ("Four.", "a", "h"), ("A package.", "b", "")
+    ]  # fmt: skip
+
+
+def test_docstrings_splits_share_no_package_and_no_text(dataset_cache):
+    builder = prepared("docstrings", builtin=datasets.register())
+    texts, packages = [], {}
+    for split in ("train", "validation", "test"):
+        source = builder.as_data_source(split)
+        records = list(source.__getitems__(range(len(source))))
+        texts += [record["text"] for record in records]
+        packages[split] = [record["module"].decode().partition(".")[0] for record in records]
+        assert packages[split] == sorted(packages[split])  # neighbours are of one module
+    assert len(texts) == len({*texts}) > 5000
+    assert {"asyncio", "unittest"} <= {*packages["train"]}
+    assert {"json", "csv"} <= {*packages["test"]}
+    assert {"pickle", "statistics"} <= {*packages["validation"]}
+    assert not {*packages["train"]} & {*packages["validation"], *packages["test"]}
+    assert not {*packages["validation"]} & {*packages["test"]}
 
 
 def test_two_processes_prepare_at_once(tmp_path: Path):

@@ -1,12 +1,14 @@
 """The multilayer perceptron is the formula it claims to be, behind a door of pure functions."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from xent.models.functional import functional
+from xent.models.functional import functional, outline
 from xent.models.mlp import mlp
 
 
@@ -39,3 +41,10 @@ def test_a_module_with_other_state_is_refused():
 
     with pytest.raises(ValueError, match=r"Normalised holds state besides its parameters \(norm\)"):
         functional(Normalised())
+
+
+def test_an_outline_is_the_model_without_its_arrays():
+    build = partial(mlp, inputs=4, hidden=3, outputs=2)
+    (apply, params), (same, shapes) = build(jax.random.key(0)), outline(build)
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda leaf: leaf.shape, shapes)
+    np.testing.assert_array_equal(same(params, jnp.ones((1, 4))), apply(params, jnp.ones((1, 4))))

@@ -1,0 +1,124 @@
+"""Compiled for chips that are not here: with the fused loss a training step fits, and the plain loss alone does not.
+
+Skipped where the compilers are not installed: the extra `compile` has TPUs', and `.ci/run` shows how to have CUDA's.
+"""
+
+import importlib.util
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from xent.experiments.flags import RunConfig
+from xent.experiments.language_model import Config, chunk_size
+from xent.experiments.language_model_fits import compile_step
+from xent.losses import mean, softmax_cross_entropy_with_integer_labels
+from xent.train.chips import devices_of
+from xent.train.compiled import collectives, compile_for, count, holds, peak_memory
+from xent.train.errors import UsageError
+from xent.train.sharding import make_mesh, parse_mesh
+
+TPU = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+GPU = pytest.mark.skipif(importlib.util.find_spec("jax_cuda13_plugin") is None, reason="no CUDA plugin is installed")
+RUN = RunConfig(dtype="bfloat16", mesh="data=1")
+V5E, H200 = 16 * 2**30, 141 * 10**9
+"""Bytes of memory."""
+
+# The block is one, as a TPU's compiler takes seconds for each product; embedding and head have 2.1 of 2.3 billion
+# parameters.
+LARGE = dict(vocabulary=262144, units=4352, layers=1, heads=34, context=256, tied=False, dropout=0.0, run=RUN,
+             recompute=True, fully_sharded=True)  # fmt: skip
+ONE = Config(vocabulary=131072, units=1024, layers=1, heads=8, context=256, batch_size=128, dropout=0.0, run=RUN)
+CASES = {
+    "v5e": ("v5e:1x1", "data=1", ONE),
+    "256 v5e": ("v5e:16x16", "data=128,model=2", Config(batch_size=128 * 128, **LARGE)),
+    "256 h200": ("h200:1x32x8", "data=256", Config(batch_size=256 * 512, **LARGE)),
+}
+
+
+def compiled_step(name):
+    chips, mesh, config = CASES[name]
+    return compile_step(config, make_mesh(parse_mesh(mesh), devices_of(chips)))
+
+
+def compiled_plain_loss(name):
+    """Of the same hidden states, head and labels: value and gradients by way of all logits."""
+    chips, mesh, config = CASES[name]
+    mesh = make_mesh(parse_mesh(mesh), devices_of(chips))
+
+    def shape(*sizes, over, dtype=jnp.bfloat16):
+        return jax.ShapeDtypeStruct(sizes, dtype, sharding=NamedSharding(mesh, over))
+
+    tokens = config.batch_size * config.context
+    hidden, kernel = (
+        shape(tokens, config.units, over=P("data")),
+        shape(config.units, config.vocabulary, over=P(None, "model")),
+    )
+
+    def loss(hidden, kernel, labels):
+        logits = jnp.dot(hidden, kernel, preferred_element_type=jnp.float32)
+        return mean(softmax_cross_entropy_with_integer_labels(logits, labels))
+
+    gradients = jax.grad(loss, (0, 1))
+    labels = shape(tokens, over=P("data"), dtype=jnp.int32)
+    return compile_for(gradients, hidden, kernel, labels, out_shardings=(hidden.sharding, kernel.sharding))
+
+
+def local(name):
+    """Tokens and classes of one device."""
+    _, mesh, config = CASES[name]
+    sizes = parse_mesh(mesh)
+    return config.batch_size * config.context // sizes["data"], config.vocabulary // sizes["model"]
+
+
+def check_collectives(name, compiled):
+    """Parameters and their gradients are what devices exchange, and never logits."""
+    tokens, classes = local(name)
+    found, units = collectives(compiled), CASES[name][2].units
+    rows = chunk_size(tokens, units, 1)
+    assert units % rows
+    print(name, peak_memory(compiled) / 1e9, count(found))
+    assert {"all-gather", "all-reduce"} <= count(found).keys()
+    assert not holds(compiled, (tokens, classes))
+    assert max(one.largest for one in found) <= 1.5 * max(units * classes, tokens * units)  # a TPU pads what it gathers
+    for one in found:
+        for shape in one.shapes:
+            assert classes not in shape or units % (math.prod(shape) // classes) == 0, one
+            assert rows not in shape or math.prod(shape) <= rows * units, one
+
+
+@TPU
+def test_one_v5e_trains_what_it_could_not_by_way_of_logits():
+    compiled = compiled_step("v5e")
+    assert peak_memory(compiled) < 0.6 * V5E
+    assert collectives(compiled) == []
+    assert not holds(compiled, local("v5e"))
+    with pytest.raises(jax.errors.JaxRuntimeError, match=r"RESOURCE_EXHAUSTED.*HBM|Ran out of memory"):
+        compiled_plain_loss("v5e")
+
+
+@TPU
+def test_256_v5e_train_over_data_and_vocabulary():
+    compiled = compiled_step("256 v5e")
+    assert peak_memory(compiled) < V5E
+    check_collectives("256 v5e", compiled)
+    with pytest.raises(jax.errors.JaxRuntimeError, match=r"RESOURCE_EXHAUSTED.*HBM|Ran out of memory"):
+        compiled_plain_loss("256 v5e")
+
+
+@GPU
+def test_256_h200_train_fully_sharded():
+    compiled = compiled_step("256 h200")
+    assert peak_memory(compiled) < H200 / 2
+    check_collectives("256 h200", compiled)
+    assert peak_memory(compiled_plain_loss("256 h200")) > H200
+
+
+def test_a_chip_without_its_compiler_or_of_no_kind_is_one_line(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for name, how in (("v5e:2x2", "pip install"), ("h200:1x1x8", "pip install --no-deps jax-cuda13-pjrt")):
+        with pytest.raises(UsageError, match=f"^chips {name} need a compiler that is not installed: .*{how}"):
+            devices_of(name)

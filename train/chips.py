@@ -1,0 +1,118 @@
+"""Chips that are not here: the compilers for TPUs and NVIDIA's GPUs need none, and take their names.
+
+What is compiled so cannot run, but it is what would run: whether it fits in a chip's memory and what it sends to others
+can be read from it. The extra `compile` has TPUs' compiler; CUDA's comes without the gigabytes of libraries that only
+running needs by `pip install --no-deps jax-cuda13-pjrt jax-cuda13-plugin`.
+"""
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import topologies
+
+from xent.train.errors import UsageError, extra
+
+
+class Gpu(NamedTuple):
+    """What XLA must know of a GPU to compile for it."""
+
+    name: str
+    memory: int
+    """Bytes."""
+    bandwidth: int
+    """Of its memory, bytes a second."""
+    cores: int
+    """Streaming multiprocessors."""
+    clock: float
+    """GHz."""
+    level_2_cache: int
+    """Bytes."""
+
+
+GPUS = {
+    "h100": Gpu("NVIDIA H100 80GB HBM3", 84_942_979_072, 3_352_320_000_000, 132, 1.98, 52_428_800),
+    "h200": Gpu("NVIDIA H200 141GB HBM3e", 151_397_597_184, 4_800_000_000_000, 132, 1.98, 52_428_800),
+}
+"""Of the Hopper generation. Source: XLA, https://github.com/openxla/xla/tree/main/xla/backends/gpu/target_config/specs"""
+
+
+def devices_of(name: str) -> Sequence[Any]:
+    """Devices to compile for, by their name.
+
+    Args:
+      name: a TPU's generation and how its chips lie (`v5e:1x1`, `v5e:16x16`, `v5p:4x4x4`), or a GPU of `GPUS` and how
+        many slices x hosts x GPUs (`h200:1x32x8`).
+
+    Returns:
+      Devices for `make_mesh`. Set JAX_PLATFORMS=cpu first: otherwise JAX looks for the chips themselves.
+
+    Raises:
+      UsageError: if there is no such chip, or its compiler is not installed.
+
+    Example:
+      >>> len(devices_of("v5e:16x16"))  # doctest: +SKIP
+      256
+    """
+    kind, _, form = name.partition(":")
+    try:
+        if kind in GPUS:
+            _require("jax_cuda13_plugin", "pip install --no-deps jax-cuda13-pjrt jax-cuda13-plugin", name)
+            target = _target(GPUS[kind])
+            return topologies.get_topology_desc("", "cuda", target_config=target, topology=form).devices
+        _require("libtpu", extra("compile"), name)
+        for variable, value in _AS_ON_A_TPU.items():
+            os.environ.setdefault(variable, value)
+        alone = {"chips_per_host_bounds": (1, 1, 1)} if set(form) <= set("1x") else {}
+        return topologies.get_topology_desc(name, "tpu", **alone).devices
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0][:150]
+        raise UsageError(
+            f"chips {name} ({reason}): must be like v5e:16x16, or {' or '.join(GPUS)} with slices x hosts x GPUs, "
+            "like h200:1x32x8"
+        ) from None
+
+
+_AS_ON_A_TPU = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several processes may compile at once
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+}
+"""What libtpu asks the machine for, and waits for in vain where there is no TPU."""
+
+
+def _require(module: str, how: str, name: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise UsageError(f"chips {name} need a compiler that is not installed: {how}")
+
+
+def _target(gpu: Gpu) -> str:
+    """XLA's GpuTargetConfigProto, in the text form of protocol buffers."""
+    return f"""
+        gpu_device_info {{
+          threads_per_block_limit: 1024
+          threads_per_warp: 32
+          shared_memory_per_block: 49152
+          shared_memory_per_core: 233472
+          shared_memory_per_block_optin: 232448
+          threads_per_core_limit: 2048
+          registers_per_core_limit: 65536
+          registers_per_block_limit: 65536
+          core_count: {gpu.cores}
+          fpus_per_core: 128
+          block_dim_limit_x: 2147483647
+          block_dim_limit_y: 65535
+          block_dim_limit_z: 65535
+          memory_bandwidth: {gpu.bandwidth}
+          l2_cache_size: {gpu.level_2_cache}
+          clock_rate_ghz: {gpu.clock}
+          device_memory_size: {gpu.memory}
+          cuda_compute_capability {{ major: 9 feature_extension: ACCELERATED_FEATURES }}
+        }}
+        platform_name: "CUDA"
+        dnn_version_info {{ major: 9 minor: 10 }}
+        device_description_str: "{gpu.name}"
+    """
