@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import jax
 import numpy as np
 from rich.console import Console
 
@@ -21,7 +21,7 @@ BASELINES = {"Kneser-Ney, 5 tokens": 5, "unigram": 1}
 def finish(
     told: np.ndarray,
     drawn: np.ndarray,
-    calls: Mapping[str, jax.stages.Compiled],
+    calls: Mapping[str, Any],
     data: Data,
     vocabulary: int,
     baselines: bool,
@@ -33,7 +33,7 @@ def finish(
     Args:
       told: of each held-out token its nats and whether it was the likeliest, float `[tokens, 2]`.
       drawn: tokens of a sampled paragraph, integer `[tokens]`.
-      calls: compiled training steps, by the path of the head.
+      calls: compiled training steps (`jax.stages.Compiled`), by the path of the head.
       data: the text.
       vocabulary: tokens that there are.
       baselines: whether to fit and score n-gram models, too.
@@ -49,7 +49,8 @@ def finish(
     report.compare(losses, data.test[1:], data.train, {n: row["bits per byte"] for n, row in scores.items()}, folder)
     learning_curve(read_lines(folder / "metrics.jsonl"), folder)
 
-    temporary = {name: call.memory_analysis().temp_size_in_bytes for name, call in calls.items()}
+    analyses = {name: call.memory_analysis() for name, call in calls.items()}
+    temporary = {name: found.temp_size_in_bytes for name, found in analyses.items() if found is not None}
     report.write_memory(temporary, folder)
     sizes = ", ".join(f"{size / 2**20:,.0f} MiB with the {name} head" for name, size in temporary.items())
     say(console, "memory", f"of a step, besides state and batch: {sizes}")
