@@ -11,9 +11,15 @@ attention reaches over the ends, and the first token of a document is a target l
 packages: 37,761 tokens of 137,318 bytes, each scored once, after 64 to 128 tokens that the model sees. The n-gram model
 beside it, modified Kneser-Ney of order five, reads the same stream. Ends of text are paid for and have no bytes.
 
-TODO numbers
+    held out (one seed, Python 3.11.7)   nats a token   perplexity   bits per byte   next token right
+    this Transformer                     5.529          252          2.194           20.1 %
+    Kneser-Ney, 5 tokens                 5.846          346          2.319
+    unigram                              7.096          1207         2.815
 
-The loss goes over the head in chunks: TODO MiB. Hyperparameters were chosen on the validation packages.
+The n-grams stay ahead on words that came less than four times (comparison.png). The loss goes over the head in chunks:
+a step takes 61 MiB besides state and batch, 117 with its logits held (--no-fused). All of it took 466 seconds of
+processor time, on two cores of an AMD EPYC that had much else to do: four minutes, were they free. Sizes, learning rate
+and batch were chosen on the validation packages.
 """
 
 import sys
