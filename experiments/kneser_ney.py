@@ -45,7 +45,7 @@ def fit(stream: np.ndarray, vocabulary: int, order: int) -> KneserNey:
     Example:
       >>> model = fit(np.array([0, 1, 2, 0, 1, 2, 0, 1]), vocabulary=4, order=2)
       >>> np.exp(log_probabilities(model, np.array([0, 1]))).round(2)
-      array([0.96])
+      array([0.62])
 
     Source: Chen and Goodman, An Empirical Study of Smoothing Techniques for Language Modeling, 1998, section 4.1.6;
       where the text is too small for the formula of the discounts, 0.5, 1 and 1.5, as in KenLM (Heafield et al. 2013).
