@@ -16,7 +16,9 @@ from xent.losses._shards import AxisName
 class Row(NamedTuple):
     """What a row of logits gives to the loss and to all its derivatives: one class, the label, apart from the others.
 
-    Every exponential counts from the same shift of the row's, of which nothing that is made of them depends.
+    Every exponential counts from the same shift of the row's, of which nothing that is made of them depends. Nor do
+    derivatives of a row's loss depend on which logit is the largest: those parts have none. (That counts where jax 0.10
+    forgets the rule of a loss: in the second derivative inside of `shard_map`, if it was no part of the first.)
     """
 
     top: jax.Array  # the largest logit, [...]
@@ -35,14 +37,15 @@ class Row(NamedTuple):
     @property
     def log_total(self) -> jax.Array:
         """The logarithm of `total`, less the largest logit's share in it: at least 0, and exact where nearly 0."""
-        beyond = jnp.where(self.label == self.top, 0, self.exp_label - self.exp_top)
+        is_top = self.label == self.top
+        beyond = self.exp_label - jnp.where(is_top, lax.stop_gradient(self.exp_label), self.exp_top)
         return jnp.log1p((self.others + beyond) / self.exp_top)
 
 
 def row(x: jax.Array, y: jax.Array, axis_name: AxisName | None = None) -> Row:
     """Of logits [..., V] and integer labels [...]. With an axis, V is of this shard, as `exp` is; all else is whole."""
     classes = x.shape[-1] * _shards.count(axis_name)
-    top = _shards.largest(x.max(-1), axis_name)
+    top = lax.stop_gradient(_shards.largest(x.max(-1), axis_name))
     shift = shift_of(top, classes)
     exp = jnp.exp(x - shift[..., None])
     # A power of two times the distance from the label: 0 there, and elsewhere more than exp can be. Its minimum with

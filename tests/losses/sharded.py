@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from xent.losses import linear_softmax_cross_entropy
 
-TOKENS, UNITS, CLASSES, CHUNK = 512, 96, 8192, 128
+TOKENS, UNITS, CLASSES, CHUNK = 128, 24, 65536, 32
 HIDDEN = jax.random.normal(jax.random.key(0), (TOKENS, UNITS))
 KERNEL = jax.random.normal(jax.random.key(1), (UNITS, CLASSES)) / 10
 LABELS = jnp.arange(TOKENS) * 5 % CLASSES

@@ -1,4 +1,4 @@
-"""Run by test_split_classes.py with eight forced CPU devices: inside `shard_map`, classes and tokens are split.
+"""Run by test_fused_sharded.py with eight forced CPU devices: inside `shard_map`, classes and tokens are split.
 
 Prints, for each case, the largest difference from one device and the shapes that are gathered.
 """
@@ -6,6 +6,7 @@ Prints, for each case, the largest difference from one device and the shapes tha
 import itertools
 import json
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +62,10 @@ def total(f, over, arguments, axis_name=None):
     return losses / count if over is None else lax.psum(losses, over) / lax.psum(count, over)
 
 
+def total_of_shard(f, over, classes, *arguments):
+    return total(f, over, arguments, classes)
+
+
 def everything(value):
     """The value, both gradients, and a Hessian product."""
 
@@ -70,45 +75,34 @@ def everything(value):
 
         first = arguments[:4]
         along = jax.tree.map(jnp.cos, first)
-        along = along[:2] + (jnp.zeros_like(along[2]), along[3])
+        along = (*along[:2], jnp.zeros_like(along[2]), along[3])
         gradient = jax.grad(f, (0, 1, 3))
         return jax.value_and_grad(f, (0, 1, 3))(*first), jax.jvp(gradient, first, along)
 
     return of
 
 
+CHECKED = ("Auto", True)
+RUNS = {plain: [CHECKED], reduced: [CHECKED, ("Explicit", True), ("Auto", False)], soft: [CHECKED], report: [CHECKED]}
 ARGUMENTS = HIDDEN, KERNEL, BIAS, BY_CLASS, LABELS, SOFT
-for f, (name, (shape, axes)) in itertools.product((plain, reduced, soft, report), MESHES.items()):
+for f, (name, (shape, axes)) in itertools.product(RUNS, MESHES.items()):
     classes = axes if name == "classes" else "model"
     over = None if name == "classes" else "data"
     specs = P(over), P(None, classes), P(classes), P(classes), P(over), P(over, classes)
     expected = report(*ARGUMENTS) if f is report else jax.jit(everything(lambda *a, f=f: total(f, None, a)))(*ARGUMENTS)
-    for axis_type, check in (("Auto", True), ("Explicit", True), ("Auto", False)):
-        if f is not reduced and axis_type == "Explicit":
-            continue
+    for axis_type, check in RUNS[f] if over else [CHECKED]:
         mesh = jax.make_mesh(shape, axes, axis_types=(jax.sharding.AxisType[axis_type],) * 2)
         given = [jax.device_put(a, jax.NamedSharding(mesh, spec)) for a, spec in zip(ARGUMENTS, specs, strict=True)]
-
-        def sharded(body, out, specs=specs, mesh=mesh, check=check):
-            return jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=out, check_vma=check)
-
-        def shard(*arguments, f=f, over=over, classes=classes):
-            return total(f, over, arguments, classes)
-
+        of_shard = partial(f, axis_name=classes) if f is report else partial(total_of_shard, f, over, classes)
+        of_mesh = jax.shard_map(
+            of_shard, mesh=mesh, in_specs=specs, out_specs=P(over) if f is report else P(), check_vma=check
+        )
         with jax.set_mesh(mesh):
-            if f is report:
-                program = sharded(lambda *a, classes=classes: report(*a, axis_name=classes), P(over))
-            else:
-                program = everything(sharded(shard, P()))
-            compiled = jax.jit(program).lower(*given).compile()
+            compiled = jax.jit(of_mesh if f is report else everything(of_mesh)).lower(*given).compile()
             found = compiled(*given)
         errors = [
             float(np.abs(np.asarray(a) - np.asarray(b)).max() / np.abs(b).max())
             for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
         ]
-        gathered = re.findall(
-            r"= \(?(\w+\[[\d,]*\])[^=]*? (?:all-gather|all-to-all|collective-permute)", compiled.as_text()
-        )
-        print(
-            json.dumps(dict(case=[f.__name__, name, axis_type, check], error=max(errors), gathers=gathered)), flush=True
-        )
+        gathers = re.findall(r"(?:all-gather|all-to-all|collective-permute)\(.*", compiled.as_text())
+        print(json.dumps(dict(case=[f.__name__, name, axis_type, check], error=max(errors), gathers=gathers)))
