@@ -26,7 +26,11 @@ def losses_of(torch: bool) -> list[Loss]:
         _of_two("cross-entropy, bits", partial(losses.cross_entropy, base=2), _cross, _exact_cross, np.log(2)),
         _of_two("relative entropy", losses.relative_entropy, _relative, _exact_relative),
         _of_two(
-            "Jensen-Shannon divergence", losses.jensen_shannon_divergence, _jensen_shannon, _exact_jensen_shannon, lost=2
+            "Jensen-Shannon divergence",
+            losses.jensen_shannon_divergence,
+            _jensen_shannon,
+            _exact_jensen_shannon,
+            lost=2,  # a term is made of two
         ),
         Loss(
             "entropy", "distributions", {name: partial(_one, name) for name in PAIRS},
