@@ -158,8 +158,8 @@ def jensen_shannon_divergence(
 
     Returns:
       One value per pair, float32 (float64 if `p` or `q` is), of the shape of `p` without `axis`, within 8 ulp to 1000
-      classes and 32 to 262144, however close p and q are; beyond that, V times the smallest normal float in nats. It
-      goes from 0 if they are equal to log 2 (1 bit) if they never meet.
+      classes and 32 to 262144, however close p and q are; beyond that, 2 V times the smallest normal float in nats,
+      since a class's term is made of two. It goes from 0 if they are equal to log 2 (1 bit) if they never meet.
       Its square root is a metric. The derivative by p, log(p / m) / 2, is infinite at p = 0 < q: the value at the
       smallest normal float stands for it, and 0 for its own derivatives.
 

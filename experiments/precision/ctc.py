@@ -151,7 +151,7 @@ def _truth(rows: Rows) -> Truth:
     gradient = np.where(here, np.where(nothing, np.nan, gradient), 0)
     return Truth(
         np.where(outside, np.nan, np.maximum(value, 0)).astype(np.float64), gradient, np.where(here, scale, 0),
-        np.full(number, frames * 2.0**-24), slope_slack=np.full_like(gradient, CLASSES * oracle.TINY), relative=True,
+        np.full(number, frames * 2.0**-23), slope_slack=np.full_like(gradient, CLASSES * oracle.TINY), relative=True,
     )  # fmt: skip
 
 

@@ -25,7 +25,13 @@ def losses_of(torch: bool) -> list[Loss]:
         _of_two("cross-entropy of distributions", losses.cross_entropy, _cross, _exact_cross),
         _of_two("cross-entropy, bits", partial(losses.cross_entropy, base=2), _cross, _exact_cross, np.log(2)),
         _of_two("relative entropy", losses.relative_entropy, _relative, _exact_relative),
-        _of_two("Jensen-Shannon divergence", losses.jensen_shannon_divergence, _jensen_shannon, _exact_jensen_shannon),
+        _of_two(
+            "Jensen-Shannon divergence",
+            losses.jensen_shannon_divergence,
+            _jensen_shannon,
+            _exact_jensen_shannon,
+            lost=2,  # a term is made of two
+        ),
         Loss(
             "entropy", "distributions", {name: partial(_one, name) for name in PAIRS},
             {"xent": by_jax(losses.entropy, ("p",))}, _entropy, _exact_entropy, moved={"p": (0, 1)},
@@ -48,7 +54,12 @@ def losses_of(torch: bool) -> list[Loss]:
 
 
 def _of_two(
-    name: str, function: Callable[..., jax.Array], terms: Terms, exact_term: Callable[..., Any], unit: float = 1.0
+    name: str,
+    function: Callable[..., jax.Array],
+    terms: Terms,
+    exact_term: Callable[..., Any],
+    unit: float = 1.0,
+    lost: float = 1.0,
 ) -> Loss:
     def truth(rows: Rows) -> Truth:
         p, q = floats(rows, "p"), floats(rows, "q")
@@ -59,7 +70,7 @@ def _of_two(
         (value,) = oracle.undefined_where(outside, value.sum(-1) / unit)
         # Classes that are defined keep their slopes, also where another one is not.
         gradient = np.where(np.concatenate([defined, defined], -1), gradient, np.nan)
-        return Truth(value, gradient, np.abs(gradient), np.full(len(value), p.shape[1] * TINY / min(unit, 1)))
+        return Truth(value, gradient, np.abs(gradient), np.full(len(value), p.shape[1] * TINY * lost / min(unit, 1)))
 
     @in_many_digits
     def exact(row: Rows) -> tuple[Any, list[Any]]:
