@@ -85,7 +85,6 @@ def check_collectives(name, compiled):
     assert max(one.largest for one in found) <= 1.5 * max(units * classes, tokens * units)  # a TPU pads what it gathers
     for one in found:
         for shape in one.shapes:
-            assert classes not in shape or units % (math.prod(shape) // classes) == 0, one
             assert rows not in shape or math.prod(shape) <= rows * units, one
 
 

@@ -46,9 +46,7 @@ def soft(hidden, kernel, bias, by_class, labels, soft, axis_name=None):
 def report(hidden, kernel, bias, by_class, labels, soft, axis_name=None):
     """What is known of each token; ties, and a label that no shard has."""
     given = dict(bias=bias, chunk_size=4, auxiliary=True, axis_name=axis_name)
-    _, found = linear_softmax_cross_entropy(
-        hidden * (labels != 10)[:, None], kernel, labels + (labels == 15) * 99, **given
-    )
+    _, found = linear_softmax_cross_entropy(hidden * (labels != 10)[:, None], kernel, labels + (labels == 15) * 99, **given)
     return jnp.stack([jnp.nan_to_num(field.astype(jnp.float32), nan=-1) for field in found], -1)
 
 
@@ -106,9 +104,5 @@ for f, (name, (shape, axes)) in itertools.product((plain, reduced, soft, report)
             float(np.abs(np.asarray(a) - np.asarray(b)).max() / np.abs(b).max())
             for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
         ]
-        gathered = re.findall(
-            r"= \(?(\w+\[[\d,]*\])[^=]*? (?:all-gather|all-to-all|collective-permute)", compiled.as_text()
-        )
-        print(
-            json.dumps(dict(case=[f.__name__, name, axis_type, check], error=max(errors), gathers=gathered)), flush=True
-        )
+        gathered = re.findall(r"= \(?(\w+\[[\d,]*\])[^=]*? (?:all-gather|all-to-all|collective-permute)", compiled.as_text())
+        print(json.dumps(dict(case=[f.__name__, name, axis_type, check], error=max(errors), gathers=gathered)), flush=True)
