@@ -14,6 +14,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero, zero_from_primal
 
+from xent.losses import _shards
+from xent.losses._shards import AxisName
+
 
 class Plan(NamedTuple):
     """How to go about it: nothing that is differentiated."""
@@ -22,6 +25,7 @@ class Plan(NamedTuple):
     report: Callable[..., Any]  # report(logits, losses, *targets) -> arrays [tokens], without derivatives
     chunks: int
     transposed: bool  # whether the kernel is [V, D]
+    axis_name: AxisName | None  # what the classes are split over, inside of `shard_map`
 
 
 class Head(NamedTuple):
@@ -56,11 +60,16 @@ def losses_of(plan: Plan, head: Head, tokens: Tokens) -> tuple[jax.Array, Any]:
 def total_of(plan: Plan, head: Head, tokens: Tokens) -> tuple[jax.Array, Any]:
     """The sum of the weighted losses, and the report."""
 
-    def step(total: jax.Array, piece: Tokens) -> tuple[jax.Array, Any]:
+    def of_chunk(piece: Tokens) -> tuple[jax.Array, Any]:
         losses, report = _losses(plan, head, piece)
-        return total + jnp.sum(_weighted(piece, losses)), report
+        return jnp.sum(_weighted(piece, losses)), report
 
-    total, report = lax.scan(step, jnp.zeros((), tokens.weights.dtype), _cut(tokens, plan.chunks))
+    def step(total: jax.Array, piece: Tokens) -> tuple[jax.Array, Any]:
+        more, report = of_chunk(piece)
+        return total + more, report
+
+    pieces = _cut(tokens, plan.chunks)
+    total, report = lax.scan(step, _start(lambda piece: of_chunk(piece)[0], pieces), pieces)
     return total, _join(report, len(tokens.kept))
 
 
@@ -73,7 +82,8 @@ def _(plan: Plan, primals: tuple[Head, Tokens], tangents: tuple[Head, Tokens]) -
     gradients = jax.tree.leaves((of_head, of_tokens), is_leaf=lambda leaf: leaf is None)
     for gradient, along in zip(gradients, given, strict=True):
         if gradient is not None:  # no vdot: it flattens, and flattening a sharded array gathers it
-            tangent += jnp.sum(gradient * along.astype(gradient.dtype))
+            part = jnp.sum(gradient * along.astype(gradient.dtype))
+            tangent += _shards.whole(part, total, plan.axis_name)
     return (total, report), (tangent, jax.tree.map(partial(zero_from_primal, symbolic_zeros=True), report))
 
 
@@ -82,6 +92,7 @@ def _with_gradients(plan: Plan, head: Head, tokens: Tokens, by_head: Head, by_to
     targets = len(tokens.targets)
     flags = (True, *by_tokens.targets, *by_head.constants)  # of the loss's arguments
     places = [place for place, flag in enumerate(flags) if flag]
+    shards = _shards.uncounted(plan.axis_name)
 
     @partial(jax.checkpoint, prevent_cse=False)
     def of_chunk(piece: Tokens) -> tuple[jax.Array, Any, Head, Tokens]:
@@ -90,9 +101,11 @@ def _with_gradients(plan: Plan, head: Head, tokens: Tokens, by_head: Head, by_to
         def cost(*arguments: jax.Array) -> tuple[jax.Array, tuple[jax.Array, Any]]:
             losses = plan.loss(*arguments)
             report = plan.report(arguments[0], losses, *piece.targets)
-            return jnp.sum(_weighted(piece, losses)), (losses, report)
+            return jnp.sum(_weighted(piece, losses)) / shards, (losses, report)
 
-        arguments = (_logits(plan, head, hidden), *piece.targets, *head.constants)
+        arguments = (logits_of(plan.transposed, head, hidden), *piece.targets, *head.constants)
+        for place in places:
+            _check_varies(arguments[place], _shards.axes_of_tokens((head, piece), plan.axis_name))
         (total, (losses, report)), found = jax.value_and_grad(cost, places, has_aux=True)(*arguments)
         slopes: list[Any] = [None] * len(flags)
         for place, slope in zip(places, found, strict=True):
@@ -107,32 +120,47 @@ def _with_gradients(plan: Plan, head: Head, tokens: Tokens, by_head: Head, by_to
         )
         of_tokens = Tokens(
             _product(of_hidden, slope, head.kernel) if by_tokens.hidden else None,
-            jnp.where(piece.kept, losses, 0) if by_tokens.weights else None,
+            jnp.where(piece.kept, losses, 0) / shards if by_tokens.weights else None,
             None,
             tuple(slopes[1 : 1 + targets]),
         )
-        return total, report, of_head, of_tokens
+        return total * shards, report, of_head, of_tokens
 
     def step(sums: Any, piece: Tokens) -> tuple[Any, Any]:
         total, report, of_head, of_tokens = of_chunk(piece)
         return jax.tree.map(jnp.add, sums, (total, of_head)), (report, of_tokens)
 
     pieces = _cut(tokens, plan.chunks)
-    shapes = jax.eval_shape(of_chunk, jax.tree.map(lambda array: array[0], pieces))
-    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[0], shapes[2]))
-    (total, of_head), each = lax.scan(step, nothing, pieces)
+    (total, of_head), each = lax.scan(step, _start(lambda piece: of_chunk(piece)[::2], pieces), pieces)
     report, of_tokens = _join(each, len(tokens.kept))
     return total, report, of_head, of_tokens
 
 
+def _check_varies(argument: jax.Array, axes: frozenset[str]) -> None:
+    """Else its gradient would be summed over shards of tokens, where the sum's derivative asks for the shard's own."""
+    missing = tuple(sorted(axes - _shards.varying(argument)))
+    if missing:
+        raise ValueError(
+            f"loss is differentiated in an array, {jax.typeof(argument)}, that must vary over {missing} as the tokens "
+            f'do: jax.lax.pcast(array, {missing}, to="varying") before the loss closes over it'
+        )
+
+
+def _start(sums_of: Callable[[Tokens], Any], pieces: Tokens) -> Any:
+    """Zeros, for what is found of each piece to be added to."""
+    found = jax.eval_shape(lambda: sums_of(jax.tree.map(lambda array: array[0], pieces)))
+    return jax.tree.map(_shards.zeros, found)
+
+
 def _losses(plan: Plan, head: Head, piece: Tokens) -> tuple[jax.Array, Any]:
-    logits = _logits(plan, head, _shown(piece))
+    logits = logits_of(plan.transposed, head, _shown(piece))
     losses = plan.loss(logits, *piece.targets, *head.constants)
     return losses, plan.report(logits, losses, *piece.targets)
 
 
-def _logits(plan: Plan, head: Head, hidden: jax.Array) -> jax.Array:
-    logits = _product("nd,vd->nv" if plan.transposed else "nd,dv->nv", hidden, head.kernel)
+def logits_of(transposed: bool, head: Head, hidden: jax.Array) -> jax.Array:
+    """[tokens, V], in at least float32."""
+    logits = _product("nd,vd->nv" if transposed else "nd,dv->nv", hidden, head.kernel)
     return logits + head.bias.astype(logits.dtype)[None] if head.bias.size else logits
 
 

@@ -6,30 +6,36 @@ nothing cancels: neither a loss nor its gradient loses digits when the model is 
 A cost, its gradient and the probabilities carry each other's derivatives: forward and reverse mode, of any order,
 follow. Each takes the row apart for itself, and under `jit` the compiler makes one of them. Their own `jit` is for
 calls from outside of one: their many operations are then compiled together, not one by one.
+
+`axis_name` is the axis of a mesh over which the classes of each row are split: [..., V] is then the part of a shard,
+and [...] what all shards share.
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from xent.losses import _softmax
+from xent.losses import _shards, _softmax
 from xent.losses._floats import huge, largest, nan_if_used
+from xent.losses._shards import AxisName
 
 
-@jax.custom_jvp
-@jax.jit
-def of_class(x: jax.Array, y: jax.Array) -> jax.Array:
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+@partial(jax.jit, static_argnums=2)
+def of_class(x: jax.Array, y: jax.Array, axis_name: AxisName | None = None) -> jax.Array:
     """-log p_y [...], of logits [..., V] and labels [...]."""
-    row = _softmax.row(x, y)
+    row = _softmax.row(x, y, axis_name)
     loss = row.log_total + (row.top - row.label)
     return jnp.where(row.defined, loss, jnp.nan)
 
 
-@jax.custom_jvp
-@jax.jit
-def _gradient_of_class(x: jax.Array, y: jax.Array) -> jax.Array:
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+@partial(jax.jit, static_argnums=2)
+def _gradient_of_class(x: jax.Array, y: jax.Array, axis_name: AxisName | None) -> jax.Array:
     """p minus the one-hot label. At the label, p_y - 1 is the others' share, negated."""
-    row = _softmax.row(x, y)
-    gradient = _softmax.with_label(row.exp * (1 / row.total)[..., None], y, -row.others / row.total)
+    row = _softmax.row(x, y, axis_name)
+    gradient = _softmax.with_label(row.exp * (1 / row.total)[..., None], y, -row.others / row.total, axis_name)
     # Any finite number but 0: the loss's rule makes NaN of it.
     return jnp.where(row.defined[..., None], gradient, 1)
 
@@ -38,16 +44,17 @@ _Pair = tuple[jax.Array, jax.Array]
 
 
 @of_class.defjvp
-def _(primals: _Pair, tangents: _Pair) -> _Pair:
+def _(axis_name: AxisName | None, primals: _Pair, tangents: _Pair) -> _Pair:
     x, y = primals
-    loss: jax.Array = of_class(x, y)
-    tangent = jnp.sum(_gradient_of_class(x, y) * tangents[0], -1)
+    loss: jax.Array = of_class(x, y, axis_name)
+    tangent = _shards.total(jnp.sum(_gradient_of_class(x, y, axis_name) * tangents[0], -1), axis_name)
     return loss, nan_if_used(tangent, ~jnp.isnan(loss))
 
 
 @_gradient_of_class.defjvp
-def _(primals: _Pair, tangents: _Pair) -> _Pair:
-    return _gradient_of_class(*primals), _softmax.probabilities_tangent(*primals, tangents[0])
+def _(axis_name: AxisName | None, primals: _Pair, tangents: _Pair) -> _Pair:
+    tangent = _softmax.probabilities_tangent(*primals, tangents[0], axis_name)
+    return _gradient_of_class(*primals, axis_name), tangent
 
 
 @jax.custom_jvp
@@ -66,76 +73,84 @@ def _(primals: _Pair, tangents: _Pair) -> _Pair:
     return weighted(weight, cost), nan_if_used(tangent, defined)
 
 
-@jax.custom_jvp
-@jax.jit
-def of_target(x: jax.Array, target: jax.Array, valid: jax.Array) -> jax.Array:
+@partial(jax.custom_jvp, nondiff_argnums=(3,))
+@partial(jax.jit, static_argnums=3)
+def of_target(x: jax.Array, target: jax.Array, valid: jax.Array, axis_name: AxisName | None = None) -> jax.Array:
     """sum_j t_j (-log p_j) [...], of logits and weights t, both [..., V]; NaN where not `valid` [...]."""
-    row = _softmax.top_row(x)
+    row = _softmax.top_row(x, axis_name)
     limit = largest(x.dtype)
     gap = jnp.minimum(row.top[..., None] - x, limit)
     # A target's weight on a logit of -inf costs inf, and no weight there costs nothing. By arithmetic: XLA:CPU does
     # not vectorise a sum with a comparison in it.
     terms = target * gap + target * jnp.maximum(gap - limit / 2, 0) * limit
-    loss = _softmax.sum_last(terms) + _softmax.sum_last(target) * row.log_total
-    return jnp.where(_is_defined(x, target, valid), loss, jnp.nan)
+    loss = _shards.total(_softmax.sum_last(terms), axis_name) + _weight_of(target, axis_name) * row.log_total
+    return jnp.where(_is_defined(x, target, valid, axis_name), loss, jnp.nan)
 
 
-def _is_defined(x: jax.Array, target: jax.Array, valid: jax.Array) -> jax.Array:
-    return _softmax.top_row(x).defined & jnp.isfinite(_softmax.sum_last(target)) & valid
+def _weight_of(target: jax.Array, axis_name: AxisName | None) -> jax.Array:
+    """sum_j t_j [...]."""
+    return _shards.total(_softmax.sum_last(target), axis_name)
+
+
+def _is_defined(x: jax.Array, target: jax.Array, valid: jax.Array, axis_name: AxisName | None) -> jax.Array:
+    return _softmax.top_row(x, axis_name).defined & jnp.isfinite(_weight_of(target, axis_name)) & valid
 
 
 _Triple = tuple[jax.Array, jax.Array, jax.Array]
 
 
 @of_target.defjvp
-def _(primals: _Triple, tangents: _Triple) -> _Pair:
+def _(axis_name: AxisName | None, primals: _Triple, tangents: _Triple) -> _Pair:
     x, (dx, dt, _) = primals[0], tangents
-    tangent = jnp.sum(_gradient_of_target(*primals) * dx + _costs(x) * dt, -1)
-    return of_target(*primals), nan_if_used(tangent, _is_defined(*primals))
+    slope = jnp.sum(_gradient_of_target(*primals, axis_name) * dx + _costs(x, axis_name) * dt, -1)
+    tangent = nan_if_used(_shards.total(slope, axis_name), _is_defined(*primals, axis_name))
+    return of_target(*primals, axis_name), tangent
 
 
-@jax.custom_jvp
-@jax.jit
-def _gradient_of_target(x: jax.Array, target: jax.Array, valid: jax.Array) -> jax.Array:
+@partial(jax.custom_jvp, nondiff_argnums=(3,))
+@partial(jax.jit, static_argnums=3)
+def _gradient_of_target(x: jax.Array, target: jax.Array, valid: jax.Array, axis_name: AxisName | None) -> jax.Array:
     """p sum(t) - t [..., V]."""
-    gradient = _softmax.softmax(x) * _softmax.sum_last(target)[..., None] - target
-    return jnp.where(_is_defined(x, target, valid)[..., None], gradient, 1)
+    gradient = _softmax.softmax(x, axis_name) * _weight_of(target, axis_name)[..., None] - target
+    return jnp.where(_is_defined(x, target, valid, axis_name)[..., None], gradient, 1)
 
 
 @_gradient_of_target.defjvp
-def _(primals: _Triple, tangents: _Triple) -> _Pair:
+def _(axis_name: AxisName | None, primals: _Triple, tangents: _Triple) -> _Pair:
     x, target, _ = primals
     dx, dt, _ = tangents
-    total = jnp.where(_is_defined(*primals), _softmax.sum_last(target), 1)[..., None]
-    by_target = _softmax.softmax(x) * jnp.sum(dt, -1, keepdims=True) - dt
-    by_x = _softmax.probabilities_tangent(x, _softmax.top_index(x), dx)
-    return _gradient_of_target(*primals), total * by_x + by_target
+    total = jnp.where(_is_defined(*primals, axis_name), _weight_of(target, axis_name), 1)[..., None]
+    by_target = _softmax.softmax(x, axis_name) * _shards.total(jnp.sum(dt, -1, keepdims=True), axis_name) - dt
+    by_x = _softmax.probabilities_tangent(x, _softmax.top_index(x, axis_name), dx, axis_name)
+    return _gradient_of_target(*primals, axis_name), total * by_x + by_target
 
 
-@jax.custom_jvp
-@jax.jit
-def _costs(x: jax.Array) -> jax.Array:
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+@partial(jax.jit, static_argnums=1)
+def _costs(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
     """-log p_j [..., V], or a huge number for what costs inf: a derivative, and as such it is finite."""
-    row = _softmax.top_row(x)
+    row = _softmax.top_row(x, axis_name)
     costs = jnp.minimum(row.top[..., None] - x, huge(x.dtype)) + row.log_total[..., None]
     return jnp.where(row.defined[..., None], costs, 1)
 
 
 @_costs.defjvp
-def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> _Pair:
+def _(axis_name: AxisName | None, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> _Pair:
     (x,), (dx,) = primals, tangents
-    return _costs(x), jnp.sum(_softmax.softmax(x) * dx, -1, keepdims=True) - dx
+    mean = _shards.total(jnp.sum(_softmax.softmax(x, axis_name) * dx, -1, keepdims=True), axis_name)
+    return _costs(x, axis_name), mean - dx
 
 
-@jax.custom_jvp
-@jax.jit
-def log_normaliser(x: jax.Array) -> jax.Array:
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+@partial(jax.jit, static_argnums=1)
+def log_normaliser(x: jax.Array, axis_name: AxisName | None = None) -> jax.Array:
     """log sum_j exp(x_j) [...]; 1, not NaN, where it is undefined: it is to be added to a cost that is NaN there."""
-    row = _softmax.top_row(x)
+    row = _softmax.top_row(x, axis_name)
     return jnp.where(row.defined, row.top + row.log_total, 1)
 
 
 @log_normaliser.defjvp
-def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> _Pair:
+def _(axis_name: AxisName | None, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> _Pair:
     (x,), (dx,) = primals, tangents
-    return log_normaliser(x), jnp.sum(_softmax.softmax(x) * dx, -1)
+    tangent = _shards.total(jnp.sum(_softmax.softmax(x, axis_name) * dx, -1), axis_name)
+    return log_normaliser(x, axis_name), tangent

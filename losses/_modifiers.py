@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from xent.losses import _checks
+from xent.losses import _checks, _shards
+from xent.losses._shards import AxisName
 
 
 def class_weights_of(value: ArrayLike | None, x: jax.Array) -> jax.Array | None:
@@ -62,9 +63,16 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
     return slope, -2 * slope * _tanh(*primals) * tangents[0]
 
 
-def smoothed(target: jax.Array, smoothing: float, total: ArrayLike, selected: jax.Array | None) -> jax.Array:
+def smoothed(
+    target: jax.Array,
+    smoothing: float,
+    total: ArrayLike,
+    selected: jax.Array | None,
+    axis_name: AxisName | None = None,
+) -> jax.Array:
     """The share `smoothing` of the `total` [..., 1] of each target [..., V] spread over the selected classes."""
-    uniform: ArrayLike = 1 / target.shape[-1]
+    uniform: ArrayLike = 1 / (target.shape[-1] * _shards.count(axis_name))
     if selected is not None:
-        uniform = selected / jnp.maximum(selected.sum(-1, keepdims=True), 1).astype(target.dtype)
+        count = _shards.total(selected.sum(-1, keepdims=True), axis_name)
+        uniform = selected / jnp.maximum(count, 1).astype(target.dtype)
     return (1 - smoothing) * target + smoothing * uniform * total

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from xent.losses import _checks, _softmax
+from xent.losses import _checks, _shards, _softmax
 from xent.losses._floats import nan_if_used
+from xent.losses._shards import AxisName
 
 Axis = int | tuple[int, ...] | None
 
@@ -30,7 +31,9 @@ class Selection(NamedTuple):
         return losses if self.examples is None else jnp.where(self.examples, losses, 0)
 
 
-def of(arrays: Mapping[str, jax.Array], axis: Axis, where: ArrayLike | None) -> tuple[list[jax.Array], Selection]:
+def of(
+    arrays: Mapping[str, jax.Array], axis: Axis, where: ArrayLike | None, axis_name: AxisName | None = None
+) -> tuple[list[jax.Array], Selection]:
     """The arrays, of one shape, as rows [..., V] of one float dtype, at least float32; and what `where` selects."""
     (first, leader), *others = arrays.items()
     shape = leader.shape
@@ -53,7 +56,7 @@ def of(arrays: Mapping[str, jax.Array], axis: Axis, where: ArrayLike | None) -> 
             f"got {selected.shape}; it is not broadcast"
         )
     selected = _softmax.classes_last(selected, axes)
-    return rows, Selection(axes, batch, selected, selected.any(-1))
+    return rows, Selection(axes, batch, selected, _shards.total(selected.sum(-1), axis_name) > 0)
 
 
 def as_given(rows: jax.Array, axes: tuple[int, ...], shape: tuple[int, ...]) -> jax.Array:

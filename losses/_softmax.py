@@ -1,13 +1,16 @@
 """A row of logits, taken apart so that nothing cancels: what every softmax loss and its derivatives are made of."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from xent.losses import _shards
 from xent.losses._floats import largest
+from xent.losses._shards import AxisName
 
 
 class Row(NamedTuple):
@@ -36,21 +39,23 @@ class Row(NamedTuple):
         return jnp.log1p((self.others + beyond) / self.exp_top)
 
 
-def row(x: jax.Array, y: jax.Array) -> Row:
-    """Of logits [..., V] and integer labels [...]."""
-    top = x.max(-1)
-    shift = _shift(top, x.shape[-1])
+def row(x: jax.Array, y: jax.Array, axis_name: AxisName | None = None) -> Row:
+    """Of logits [..., V] and integer labels [...]. With an axis, V is of this shard, as `exp` is; all else is whole."""
+    classes = x.shape[-1] * _shards.count(axis_name)
+    top = _shards.largest(x.max(-1), axis_name)
+    shift = _shift(top, classes)
     exp = jnp.exp(x - shift[..., None])
     # A power of two times the distance from the label: 0 there, and elsewhere more than exp can be. Its minimum with
     # exp leaves the label out, and is no select: XLA:CPU does not vectorise a sum with a comparison in it. In this
     # order: what it calls for a minimum may pass over a NaN in the first place, but not in the second.
-    step = 2.0 ** (jnp.finfo(x.dtype).maxexp - 2 - math.ceil(math.log2(x.shape[-1])))
-    distance = jnp.abs(_index(x) * step - (y.astype(x.dtype) * step)[..., None])
-    others = sum_last(jnp.minimum(distance, exp))
-    label = jnp.take_along_axis(x, y[..., None], -1, mode="clip")[..., 0]
+    step = 2.0 ** (jnp.finfo(x.dtype).maxexp - 2 - math.ceil(math.log2(classes)))
+    place = _shards.here(y, x.shape[-1], axis_name).astype(x.dtype) * step
+    distance = jnp.abs(_index(x) * step - place[..., None])
+    others = _shards.total(sum_last(jnp.minimum(distance, exp)), axis_name)
+    label = _shards.entry(x, y, axis_name)
     exp_label = jnp.exp(label - shift)
     whole = jnp.where(jnp.isnan(others + exp_label), jnp.nan, top)
-    return Row(top, label, exp, jnp.exp(top - shift), exp_label, others, is_defined(whole, y, x.shape[-1]))
+    return Row(top, label, exp, jnp.exp(top - shift), exp_label, others, is_defined(whole, y, classes))
 
 
 def _shift(top: jax.Array, classes: int) -> jax.Array:
@@ -65,33 +70,36 @@ def _shift(top: jax.Array, classes: int) -> jax.Array:
     return jnp.floor(jnp.minimum(top, 0) + jnp.maximum(top - room, 0))
 
 
-def top_row(x: jax.Array) -> Row:
+def top_row(x: jax.Array, axis_name: AxisName | None = None) -> Row:
     """Of logits [..., V], with the largest as the label: for a loss that has none."""
-    return row(x, top_index(x))
+    return row(x, top_index(x, axis_name), axis_name)
 
 
-@jax.custom_jvp
-@jax.jit
-def softmax(x: jax.Array) -> jax.Array:
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+@partial(jax.jit, static_argnums=1)
+def softmax(x: jax.Array, axis_name: AxisName | None = None) -> jax.Array:
     """The probabilities [..., V]; 1 where there are none."""
-    parts = top_row(x)
+    parts = top_row(x, axis_name)
     return jnp.where(parts.defined[..., None], parts.exp * (1 / parts.total)[..., None], 1)
 
 
 @softmax.defjvp
-def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    return softmax(*primals), probabilities_tangent(*primals, top_index(*primals), *tangents)
+def _(axis_name: AxisName | None, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (x,), (dx,) = primals, tangents
+    return softmax(x, axis_name), probabilities_tangent(x, top_index(x, axis_name), dx, axis_name)
 
 
-def top_index(x: jax.Array) -> jax.Array:
+def top_index(x: jax.Array, axis_name: AxisName | None = None) -> jax.Array:
     """The last index of the largest logit of each row [..., V], int32.
 
     A maximum of index minus gap, with the gap so magnified that only a tie has none: XLA:CPU does not vectorise argmax.
     Where the two largest are closer than V times the smallest normal float, it may be any index: they count twice then,
     and the others are no small part of the row.
     """
-    gap = (x.max(-1, keepdims=True) - x) * 2.0 ** (jnp.finfo(x.dtype).maxexp - 1)
-    return jnp.max(_index(x) - gap, -1).astype(jnp.int32)
+    top = _shards.largest(x.max(-1, keepdims=True), axis_name)
+    gap = (top - x) * 2.0 ** (jnp.finfo(x.dtype).maxexp - 1)
+    last = jnp.max(_index(x) - gap, -1) + _shards.first(x.shape[-1], axis_name)
+    return _shards.largest(last, axis_name).astype(jnp.int32)
 
 
 def _index(x: jax.Array) -> jax.Array:
@@ -102,18 +110,19 @@ def _index(x: jax.Array) -> jax.Array:
 def sum_last(terms: jax.Array) -> jax.Array:
     """Over the last axis; within 5 ulp for terms that are not negative.
 
-    Accelerators add up in a tree, and, where the axis is sharded, each its own part before they send anything. XLA:CPU
-    adds large arrays up in blocks: fast, and no worse than half onto half. Small ones it adds one term after the other:
-    500 terms may come out 12 ulp off. Very long rows make it keep too much at a time, and take 3 times as long.
+    XLA:CPU adds large arrays up in blocks: fast, and no worse than half onto half. Small ones it adds one term after
+    the other: 500 terms may come out 12 ulp off. Of very long rows it keeps too much at a time, and takes 3 times as
+    long: they are added up half onto half, each of 64 blocks in itself, so that no slice cuts across the shards where
+    the classes are split over devices.
     """
-    result: jax.Array = lax.platform_dependent(terms, cpu=_sum_last_on_a_cpu, default=lambda terms: terms.sum(-1))
-    return result
+    if terms.size >= 2**14:
+        if terms.shape[-1] < 2**16:
+            return terms.sum(-1)
+        return _by_halves(terms.reshape(*terms.shape[:-1], math.gcd(terms.shape[-1], 64), -1)).sum(-1)
+    return _by_halves(terms)
 
 
-def _sum_last_on_a_cpu(terms: jax.Array) -> jax.Array:
-    """Half onto half where XLA's own way is worse."""
-    if terms.size >= 2**14 and terms.shape[-1] < 2**15:
-        return terms.sum(-1)
+def _by_halves(terms: jax.Array) -> jax.Array:
     while (length := terms.shape[-1]) > 1:
         half = length // 2
         folded = terms[..., :half] + terms[..., half : 2 * half]
@@ -131,10 +140,11 @@ def is_defined(top: jax.Array, y: jax.Array, classes: int) -> jax.Array:
     return jnp.isfinite(top) & (y >= 0) & (y < classes)
 
 
-def with_label(others: jax.Array, y: jax.Array, label: jax.Array) -> jax.Array:
+def with_label(others: jax.Array, y: jax.Array, label: jax.Array, axis_name: AxisName | None = None) -> jax.Array:
     """`others` [..., V], with `label` [...] in the place of y."""
     index = lax.broadcasted_iota(y.dtype, others.shape, others.ndim - 1)
-    return jnp.where(index == y[..., None], label[..., None], others)
+    place = _shards.here(y, others.shape[-1], axis_name)
+    return jnp.where(index == place[..., None], label[..., None], others)
 
 
 def exp_difference(x: jax.Array, top: jax.Array) -> jax.Array:
@@ -152,26 +162,28 @@ def exp_difference(x: jax.Array, top: jax.Array) -> jax.Array:
     return exp + exp * error
 
 
-@jax.custom_jvp
-@jax.jit
-def probabilities(x: jax.Array, y: jax.Array) -> jax.Array:
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+@partial(jax.jit, static_argnums=2)
+def probabilities(x: jax.Array, y: jax.Array, axis_name: AxisName | None = None) -> jax.Array:
     """The softmax [..., V]; no digit of p_y is lost, whatever the label y is."""
-    parts = row(x, y)
+    parts = row(x, y, axis_name)
     p = parts.exp * (1 / parts.total)[..., None]
     return jnp.where(parts.defined[..., None], p, 1)
 
 
-def probabilities_tangent(x: jax.Array, y: jax.Array, dx: jax.Array) -> jax.Array:
+def probabilities_tangent(x: jax.Array, y: jax.Array, dx: jax.Array, axis_name: AxisName | None = None) -> jax.Array:
     """p * (dx - <p, dx>), with dx counted from the label's: no shift of x is felt, and no 1 - p_y is formed."""
-    p: jax.Array = probabilities(x, y)
-    dx = dx - jnp.take_along_axis(dx, y[..., None], -1, mode="clip")
-    return p * (dx - jnp.sum(p * dx, -1, keepdims=True))
+    p: jax.Array = probabilities(x, y, axis_name)
+    dx = dx - _shards.entry(dx, y, axis_name)[..., None]
+    return p * (dx - _shards.total(jnp.sum(p * dx, -1, keepdims=True), axis_name))
 
 
 @probabilities.defjvp
-def _(primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+def _(
+    axis_name: AxisName | None, primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
     x, y = primals
-    return probabilities(x, y), probabilities_tangent(x, y, tangents[0])
+    return probabilities(x, y, axis_name), probabilities_tangent(x, y, tangents[0], axis_name)
 
 
 def classes_last(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:

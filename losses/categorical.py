@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from xent.losses import _checks, _cross_entropy, _modifiers, _rows
+from xent.losses import _checks, _cross_entropy, _modifiers, _rows, _shards
+from xent.losses._shards import AxisName
 
 
 def softmax_cross_entropy_with_integer_labels(
@@ -20,6 +21,7 @@ def softmax_cross_entropy_with_integer_labels(
     z_loss: float = 0.0,
     logit_soft_cap: float | None = None,
     temperature: ArrayLike = 1.0,
+    axis_name: AxisName | None = None,
 ) -> jax.Array:
     r"""Cross-entropy between the softmax of the logits and a class given by its index.
 
@@ -40,6 +42,9 @@ def softmax_cross_entropy_with_integer_labels(
       z_loss: `zeta`, the weight of the squared log-normaliser, a Python float of at least 0.
       logit_soft_cap: `c`, a Python float above 0: the logits are bent to stay within +-c. None bends nothing.
       temperature: `T` above 0, a Python float or a scalar array; the loss is differentiable in an array.
+      axis_name: the mapped axis of `shard_map`, or several, that the classes are split over, evenly and in order. Of
+        the classes, `logits`, `class_weights` and `where` are then a shard's part, and `V` counts those of all shards;
+        `labels` are indices among all. Every shard returns the whole loss. None: all classes are here.
 
     Returns:
       The loss of each example in nats, float32 (float64 for float64 logits), of the shape of `labels`.
@@ -73,7 +78,7 @@ def softmax_cross_entropy_with_integer_labels(
     z = _checks.array_of("logits", logits, jnp.floating)
     y = _checks.array_of("labels", labels, jnp.integer)
     axes = _checks.axes_of("axis", axis, z.shape)
-    (x,), selection = _rows.of({"logits": z}, axes, where)
+    (x,), selection = _rows.of({"logits": z}, axes, where, axis_name)
     _checks.same_shape("labels", y, selection.batch, f"the shape of logits {z.shape} without axis {axis}")
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     weights = _modifiers.class_weights_of(class_weights, x)
@@ -85,16 +90,18 @@ def softmax_cross_entropy_with_integer_labels(
     x = selection.fill(_modifiers.scaled(x, logit_soft_cap, temperature), -jnp.inf)
     if smoothing > 0:
         index = lax.broadcasted_iota(x.dtype, x.shape, x.ndim - 1)
-        one_hot = jnp.maximum(1 - jnp.abs(index - y[..., None].astype(x.dtype)), 0)
-        target = _modifiers.smoothed(one_hot, smoothing, 1, selection.classes)
+        place = _shards.here(y, x.shape[-1], axis_name).astype(x.dtype)
+        one_hot = jnp.maximum(1 - jnp.abs(index - place[..., None]), 0)
+        target = _modifiers.smoothed(one_hot, smoothing, 1, selection.classes, axis_name)
         target = target if weights is None else target * jnp.broadcast_to(weights, x.shape)
-        losses = _cross_entropy.of_target(x, target, (y >= 0) & (y < x.shape[-1]))
+        valid = (y >= 0) & (y < x.shape[-1] * _shards.count(axis_name))
+        losses = _cross_entropy.of_target(x, target, valid, axis_name)
     else:
-        losses = _cross_entropy.of_class(x, y)
+        losses = _cross_entropy.of_class(x, y, axis_name)
         if weights is not None:
-            losses = _cross_entropy.weighted(jnp.take(weights, y, mode="clip"), losses)
+            losses = _cross_entropy.weighted(_shards.pick(weights, y, axis_name), losses)
     if z_weight > 0:
-        losses += z_weight * _cross_entropy.log_normaliser(x) ** 2
+        losses += z_weight * _cross_entropy.log_normaliser(x, axis_name) ** 2
     losses = selection.losses(losses)
     return losses if kept is None else jnp.where(kept, losses, 0)
 
@@ -110,6 +117,7 @@ def softmax_cross_entropy(
     z_loss: float = 0.0,
     logit_soft_cap: float | None = None,
     temperature: ArrayLike = 1.0,
+    axis_name: AxisName | None = None,
 ) -> jax.Array:
     r"""Cross-entropy between the softmax of the logits and a weight for each class, most often a distribution.
 
@@ -131,6 +139,8 @@ def softmax_cross_entropy(
       z_loss: `zeta`, the weight of the squared log-normaliser, a Python float of at least 0.
       logit_soft_cap: `c`, a Python float above 0: the logits are bent to stay within +-c. None bends nothing.
       temperature: `T` above 0, a Python float or a scalar array; the loss is differentiable in an array.
+      axis_name: the mapped axis of `shard_map`, or several, that the classes are split over, evenly and in order. Of
+        the classes, `logits`, `labels`, `class_weights` and `where` are then a shard's part. None: all are here.
 
     Returns:
       The loss of each example in nats, float32 (float64 for float64 arguments), of `logits`' shape without `axis`.
@@ -162,7 +172,7 @@ def softmax_cross_entropy(
     """
     z = _checks.array_of("logits", logits, jnp.floating)
     t = _checks.array_of("labels", labels, jnp.floating, jnp.integer, jnp.bool_)
-    (x, target), selection = _rows.of({"logits": z, "labels": t}, axis, where)
+    (x, target), selection = _rows.of({"logits": z, "labels": t}, axis, where, axis_name)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     weights = _modifiers.class_weights_of(class_weights, x)
     z_weight = _checks.non_negative("z_loss", z_loss)
@@ -170,12 +180,13 @@ def softmax_cross_entropy(
     x = selection.fill(_modifiers.scaled(x, logit_soft_cap, temperature), -jnp.inf)
     target = selection.fill(target, 0)
     if smoothing > 0:
-        target = _modifiers.smoothed(target, smoothing, target.sum(-1, keepdims=True), selection.classes)
+        share = _shards.total(target.sum(-1, keepdims=True), axis_name)
+        target = _modifiers.smoothed(target, smoothing, share, selection.classes, axis_name)
     if weights is not None:
         target = _cross_entropy.weighted(jnp.broadcast_to(weights, x.shape), target)
-    losses = _cross_entropy.of_target(x, target, jnp.ones(selection.batch, bool))
+    losses = _cross_entropy.of_target(x, target, jnp.ones(selection.batch, bool), axis_name)
     if z_weight > 0:
-        losses += z_weight * _cross_entropy.log_normaliser(x) ** 2
+        losses += z_weight * _cross_entropy.log_normaliser(x, axis_name) ** 2
     return selection.losses(losses)
 
 

@@ -11,7 +11,8 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 from jax.typing import ArrayLike
 
-from xent.losses import _checks, _chunks, _cross_entropy
+from xent.losses import _checks, _chunks, _cross_entropy, _shards, _softmax
+from xent.losses._shards import AxisName
 
 Reduction = Literal["mean", "sum"] | None
 
@@ -46,7 +47,7 @@ class Fused(Protocol):
         chunk_size: int | None = None,
         transpose_kernel: bool = False,
         auxiliary: bool = False,
-        axis_name: str | tuple[str, ...] | None = None,
+        axis_name: AxisName | None = None,
     ) -> Any:
         """See `fused_linear`."""
 
@@ -116,24 +117,25 @@ def fused_linear(loss: Callable[..., jax.Array]) -> Fused:
         chunk_size: int | None = None,
         transpose_kernel: bool = False,
         auxiliary: bool = False,
-        axis_name: str | tuple[str, ...] | None = None,
+        axis_name: AxisName | None = None,
     ) -> Any:
         def run(arrays: dict[str, Any]) -> Any:
             head, tokens, shape = _arguments(**arrays, transposed=transpose_kernel)
             count, units = tokens.hidden.shape
-            classes = head.kernel.shape[0 if transpose_kernel else 1]
             chunks = -(-count // max(1, min(_chunk_size(chunk_size, units), count))) or 1
             named = loss if axis_name is None else partial(loss, axis_name=axis_name)
-            converted, constants = _converted(named, tokens, -(-count // chunks), classes)
-            plan = _chunks.Plan(converted, _report if auxiliary else _nothing, chunks, transpose_kernel)
+            examples = _examples(head, tokens, -(-count // chunks), transpose_kernel)
+            converted, constants = _converted(named, tokens.weights.dtype, examples)
+            report = partial(_report, axis_name) if auxiliary else _nothing
+            plan = _chunks.Plan(converted, report, chunks, transpose_kernel, axis_name)
             head = head._replace(constants=tuple(constants))
             if reduction is None:
-                result, report = _chunks.losses_of(plan, head, tokens)
+                result, found = _chunks.losses_of(plan, head, tokens)
                 result = result.reshape(shape)
             else:
-                result, report = _chunks.total_of(plan, head, tokens)
+                result, found = _chunks.total_of(plan, head, tokens)
                 result = _mean(result, tokens) if _reduction(reduction) == "mean" else result
-            return result, jax.tree.map(lambda array: lax.stop_gradient(array).reshape(shape), report)
+            return result, jax.tree.map(lambda array: lax.stop_gradient(array).reshape(shape), found)
 
         arrays = dict(hidden=hidden, kernel=kernel, targets=targets, bias=bias, weights=weights, where=where)
         result, report = _with_automatic_axes(run, arrays, reduction, auxiliary)
@@ -216,8 +218,18 @@ def _reduction(given: object) -> str:
     return str(given)
 
 
+def _examples(head: _chunks.Head, tokens: _chunks.Tokens, count: int, transposed: bool) -> Any:
+    """The types of what the loss is called with: logits and targets of so many tokens."""
+
+    def arguments() -> list[jax.Array]:
+        logits = _chunks.logits_of(transposed, head, tokens.hidden[:count])
+        return [logits, *(target[:count] for target in tokens.targets)]
+
+    return jax.eval_shape(arguments)
+
+
 def _converted(
-    loss: Callable[..., jax.Array], tokens: _chunks.Tokens, count: int, classes: int
+    loss: Callable[..., jax.Array], dtype: jnp.dtype, examples: Any
 ) -> tuple[Callable[..., jax.Array], list[jax.Array]]:
     """The loss, and the arrays that it closes over and is differentiated in, which follow its targets then."""
 
@@ -227,11 +239,9 @@ def _converted(
             raise ValueError(
                 f"loss must give a value for each of {logits.shape[0]} tokens, got {_checks.shown(losses)}"
             )
-        return losses.astype(jnp.promote_types(losses.dtype, tokens.weights.dtype))
+        return losses.astype(jnp.promote_types(losses.dtype, dtype))
 
-    logits = jax.ShapeDtypeStruct((count, classes), tokens.weights.dtype)
-    targets = [jax.ShapeDtypeStruct((count, *target.shape[1:]), target.dtype) for target in tokens.targets]
-    converted, constants = jax.closure_convert(checked, logits, *targets)
+    converted, constants = jax.closure_convert(checked, *examples)
     return converted, constants
 
 
@@ -239,18 +249,29 @@ def _nothing(*_: jax.Array) -> tuple[()]:
     return ()
 
 
-def _report(logits: jax.Array, losses: jax.Array, *targets: jax.Array) -> Auxiliary:
+def _report(axis_name: AxisName | None, logits: jax.Array, losses: jax.Array, *targets: jax.Array) -> Auxiliary:
     """What `Auxiliary` says of each token."""
     logits, losses = lax.stop_gradient((logits, losses))
-    arg_max = logits.argmax(-1).astype(jnp.int32)
+    arg_max = _arg_max(logits, axis_name)
     label = jnp.full_like(arg_max, -1)
     if targets and targets[0].shape == logits.shape:
-        label = targets[0].argmax(-1)
+        label = _arg_max(targets[0], axis_name)
     elif targets and targets[0].ndim == 1 and jnp.issubdtype(targets[0].dtype, jnp.integer):
         label = targets[0]
-    log_normaliser = _cross_entropy.log_normaliser(logits)
-    entropy = _cross_entropy.of_target(logits, jax.nn.softmax(logits), jnp.ones(len(logits), bool))
+    log_normaliser = _cross_entropy.log_normaliser(logits, axis_name)
+    p = _softmax.softmax(logits, axis_name)
+    entropy = _cross_entropy.of_target(logits, p, jnp.ones(len(logits), bool), axis_name)
     return Auxiliary(losses, log_normaliser, arg_max, arg_max == label, entropy)
+
+
+def _arg_max(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
+    """The first index of the largest of each row [tokens, V], int32."""
+    index = x.argmax(-1).astype(jnp.int32) + _shards.first(x.shape[-1], axis_name)
+    if axis_name is None:
+        return index
+    top = x.max(-1)
+    others = jnp.where(top < lax.pmax(top, axis_name), jnp.iinfo(jnp.int32).max, index)
+    return lax.pmin(others, axis_name)
 
 
 def _mean(total: jax.Array, tokens: _chunks.Tokens) -> jax.Array:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from xent.losses import _checks, _modifiers
+from xent.losses import _checks, _modifiers, _shards
+from xent.losses._shards import AxisName
 from xent.losses.categorical import softmax_cross_entropy_with_integer_labels
 from xent.losses.distillation import distillation_kl_divergence
 from xent.losses.fused import Reduction, fused_linear
@@ -33,6 +34,7 @@ def linear_softmax_cross_entropy(
     z_loss: float = 0.0,
     logit_soft_cap: float | None = None,
     temperature: ArrayLike = 1.0,
+    axis_name: AxisName | None = None,
 ) -> Any:
     r"""Cross-entropy of a linear head's classes, without its logits.
 
@@ -55,6 +57,8 @@ def linear_softmax_cross_entropy(
       z_loss: the weight of the squared log-normaliser.
       logit_soft_cap: the bound of the logits, by `tanh`.
       temperature: what the logits are divided by.
+      axis_name: the mapped axis of `shard_map`, or several, that the classes are split over: kernel, bias and class
+        weights are then a shard's part, and all else is whole on every shard.
 
     Returns:
       The mean over the tokens that count, their sum, or [...], in nats, float32 (float64 for float64 arguments): of
@@ -81,6 +85,11 @@ def linear_softmax_cross_entropy(
     if ignored is not None:
         kept = y != ignored
         where = kept if where is None else _checks.array_of("where", where, jnp.bool_) & kept
+    axes = _shards.axes_of_tokens((hidden, y), axis_name)
+    if class_weights is not None:
+        class_weights = _shards.vary(class_weights, axes)
+    if not isinstance(temperature, float):
+        temperature = _shards.vary(temperature, axes)
     loss = partial(
         softmax_cross_entropy_with_integer_labels,
         label_smoothing=label_smoothing,
@@ -91,7 +100,7 @@ def linear_softmax_cross_entropy(
     )
     return fused_linear(loss)(
         hidden, kernel, y, bias=bias, weights=weights, where=where, reduction=reduction,
-        chunk_size=chunk_size, transpose_kernel=transpose_kernel, auxiliary=auxiliary,
+        chunk_size=chunk_size, transpose_kernel=transpose_kernel, auxiliary=auxiliary, axis_name=axis_name,
     )  # fmt: skip
 
 

@@ -1,18 +1,16 @@
 """From one loss per example to one number: the sum of w * l, or that over the sum of w."""
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from xent.losses import _checks, _wide
+from xent.losses import _checks, _shards, _wide
 from xent.losses._floats import nan_if_used
-
-AxisName = str | tuple[str, ...]
+from xent.losses._shards import AxisName
 
 
 def mean(
@@ -128,7 +126,7 @@ def _in_range(entries: _Entries, axis_name: AxisName | None) -> tuple[_Entries, 
     about 1 if need be, and then all losses by another.
     """
     losses, weights = entries
-    room = (losses.size * int(_over_shards(lax.psum, 1, axis_name))).bit_length() + 2
+    room = (losses.size * int(_shards.over(lax.psum, 1, axis_name))).bit_length() + 2
     highest = jnp.finfo(losses.dtype).maxexp - room
     of_loss = _exponents(losses)
     if weights.dtype == bool:
@@ -144,7 +142,7 @@ def _in_range(entries: _Entries, axis_name: AxisName | None) -> tuple[_Entries, 
 
 
 def _top(exponents: jax.Array, axis_name: AxisName | None) -> jax.Array:
-    return _over_shards(lax.pmax, exponents.max(initial=-math.inf), axis_name)
+    return _shards.over(lax.pmax, exponents.max(initial=-math.inf), axis_name)
 
 
 def _exponents(x: jax.Array) -> jax.Array:
@@ -161,17 +159,7 @@ def _shrunk(x: jax.Array, exponent: jax.Array) -> jax.Array:
 
 def _total(entries: jax.Array, axis_name: AxisName | None) -> jax.Array:
     """Over all axes and shards. Bools are counted as integers: float32 stops counting at 2**24."""
-    return _over_shards(lax.psum, jnp.sum(entries), axis_name)
-
-
-def _over_shards(collective: Callable[..., Any], value: ArrayLike, axis_name: AxisName | None) -> Any:
-    try:
-        return value if axis_name is None else collective(value, axis_name)
-    except NameError:
-        raise ValueError(
-            f"axis_name must name an axis that is mapped here, by shard_map or by vmap(..., axis_name=...), "
-            f"got {axis_name!r}; outside of one, leave it out"
-        ) from None
+    return _shards.over(lax.psum, jnp.sum(entries), axis_name)
 
 
 @jax.custom_jvp

@@ -1,9 +1,13 @@
 """What every test stands on: strict promotion, a quiet platform, and a dataset cache of the session's own."""
 
+import json
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -22,3 +26,20 @@ def dataset_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ["TFDS_DATA_DIR"] = str(folder)
     yield folder
     del os.environ["TFDS_DATA_DIR"]
+
+
+@pytest.fixture(scope="session")
+def on_eight_devices() -> Callable[[Path], list[Any]]:
+    """`on_eight_devices(program)`: what a Python file prints, JSON a line, where the CPU has eight devices."""
+
+    def run(program: Path) -> list[Any]:
+        environment = os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8",
+        }
+        command = [sys.executable, str(program)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=environment)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return run

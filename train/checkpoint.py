@@ -145,7 +145,7 @@ def restore(
         except (UsageError, MemoryError, PermissionError):
             raise
         except Exception as error:  # orbax and tensorstore raise many kinds, each pages long
-            aside = Path(from_first(lambda folder=folder: str(_set_aside(folder))))
+            aside = _set_aside(folder)
             manager.reload()
             then = "there is none before it" if step == steps[-1] else "falling back to the one before"
             report(f"checkpoint {folder} cannot be used ({_first_line(error)}): moved to {aside.name}, {then}")
@@ -253,8 +253,12 @@ def _with_keys(state: Any, like: Any) -> Any:
 
 def _set_aside(folder: Path) -> Path:
     """Rename a checkpoint, so that the run can save that step again and nothing is thrown away."""
-    number = 0
-    while (aside := folder.with_name(f"{folder.name}.unusable" + (f"-{number}" if number else ""))).exists():
-        number += 1
-    folder.with_suffix(".checksums").unlink(missing_ok=True)
-    return folder.rename(aside)
+
+    def rename() -> str:
+        number = 0
+        while (aside := folder.with_name(f"{folder.name}.unusable" + (f"-{number}" if number else ""))).exists():
+            number += 1
+        folder.with_suffix(".checksums").unlink(missing_ok=True)
+        return str(folder.rename(aside))
+
+    return Path(from_first(rename))

@@ -63,14 +63,15 @@ def compile_for(function: Callable[..., Any], *arguments: Any, **options: Any) -
 
 def peak_memory(compiled: jax.stages.Compiled) -> int:
     """Bytes that one device holds at most while the program runs, arguments and results included."""
-    return int(compiled.memory_analysis().peak_memory_in_bytes)
+    analysis: Any = compiled.memory_analysis()
+    return int(analysis.peak_memory_in_bytes)
 
 
 def collectives(compiled: jax.stages.Compiled) -> list[Collective]:
     """Every instruction of a program by which devices exchange something; one in a loop counts once."""
     return [
         Collective(kind, tuple(shape for _, shape in _arrays(results)))
-        for results, kind in _COLLECTIVE.findall(compiled.as_text())
+        for results, kind in _COLLECTIVE.findall(compiled.as_text() or "")
     ]
 
 
@@ -87,7 +88,7 @@ def count(found: list[Collective]) -> Mapping[str, int]:
 def holds(compiled: jax.stages.Compiled, shape: tuple[int, ...]) -> bool:
     """Whether an array of this shape occurs anywhere in a device's program, axes of size 1 left out."""
     wanted = tuple(size for size in shape if size != 1)
-    return any(tuple(n for n in found if n != 1) == wanted for _, found in _arrays(compiled.as_text()))
+    return any(tuple(n for n in found if n != 1) == wanted for _, found in _arrays(compiled.as_text() or ""))
 
 
 def _arrays(text: str) -> list[tuple[str, tuple[int, ...]]]:

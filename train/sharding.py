@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -106,7 +107,7 @@ def place(tree: Any, shardings: Any) -> Any:
     """
 
     def one(sharding: NamedSharding, leaf: Any) -> jax.Array:
-        if jax.dtypes.issubdtype(jax.typeof(leaf).dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(jax.typeof(leaf).dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(one(sharding, jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
         host = np.asarray(leaf)
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
@@ -161,7 +162,7 @@ def state_shardings(state: TrainState, mesh: Mesh, rules: Rules) -> TrainState:
 
     Source: the rules are t5x's and big_vision's; https://arxiv.org/abs/2203.17189, section 2.
     """
-    whole = replicated(mesh)
+    whole: Any = replicated(mesh)
     params = jax.tree_util.tree_map_with_path(
         lambda path, leaf: NamedSharding(mesh, _spec(_name(path), leaf.shape, mesh, rules)), state.params
     )

@@ -1,9 +1,5 @@
 """Who holds what: meshes and rules as a user writes them, and runs on eight devices that give what one device gives."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -73,15 +69,8 @@ def test_one_device_is_a_mesh_like_any_other():
 
 
 @pytest.fixture(scope="module")
-def cases():
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8",
-    }
-    program = [sys.executable, str(Path(__file__).parent / "meshes.py")]
-    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=600, env=environment)
-    assert done.returncode == 0, done.stderr
-    return {case.pop("case"): case for case in map(json.loads, done.stdout.splitlines())}
+def cases(on_eight_devices):
+    return {case.pop("case"): case for case in on_eight_devices(Path(__file__).parent / "meshes.py")}
 
 
 def test_a_run_on_a_mesh_is_that_of_one_device_to_rounding(cases):
