@@ -52,11 +52,11 @@ def finish(
     analyses = {name: call.memory_analysis() for name, call in calls.items()}
     temporary = {name: found.temp_size_in_bytes for name, found in analyses.items() if found is not None}
     report.write_memory(temporary, folder)
-    sizes = ", ".join(f"{size / 2**20:,.0f} MiB with the {name} head" for name, size in temporary.items())
+    sizes = ", ".join(f"{size / 2**20:.3g} MiB with the {name} head" for name, size in temporary.items())
     say(console, "memory", f"of a step, besides state and batch: {sizes}")
 
     paragraph = "\n\n".join(tokens.decode(data.tokenizer, drawn.tolist()))
-    (folder / "sample.txt").write_text(paragraph + "\n")
+    (folder / "sample.txt").write_text(paragraph + "\n", encoding="utf-8")
     data.tokenizer.save(str(folder / "tokenizer.json"))
     say(console, "sample", paragraph)
     return {**scores, "xent": {**scores["xent"], "accuracy": float(right.mean())}}
