@@ -78,12 +78,15 @@ def fused_linear(loss: Callable[..., jax.Array]) -> Fused:
       - where: the tokens that count, bool [...]; whatever the others hold, gradients there are exactly 0.
       - reduction: "mean", "sum", or None for each token's `w l`, [...], which honours any cotangent and takes a fourth
         product in its gradient.
-      - chunk_size: tokens at a time. If None, a quarter of the number of hidden units, but 128 at least: the logits of
-        so many are a quarter of the kernel's gradient, which has to be there anyway, and a chunk's products take much
-        longer than adding its share to that gradient.
+      - chunk_size: tokens at a time. If None, an eighth of the number of hidden units, but 128 at least: the logits of
+        so many are an eighth of the kernel's gradient, which has to be there anyway, and a chunk's products take much
+        longer than adding its share to that gradient. For bfloat16 and float16 a quarter: products are faster then, but
+        not the sum, which is float32 all the same.
       - transpose_kernel: whether the kernel is [V, D], as an embedding is.
       - auxiliary: whether to return `(loss, Auxiliary)`.
-      - axis_name: given to the loss, for one that takes it.
+      - axis_name: the mapped axis of `shard_map`, or several, that the classes are split over: given to the loss, which
+        must take it. Kernel and bias are then a shard's part, and the gradient of hidden states is whole. Tokens may be
+        split over other axes; the mean is then a shard's, and the sum its part of all shards' sum.
 
       The result is in nats if the loss is, float32 (float64 for float64 arguments). Over nothing it is 0 with zero
       gradients. For bfloat16 and float16 the logits, and all sums, are float32, and the logits' gradient is rounded
@@ -122,7 +125,7 @@ def fused_linear(loss: Callable[..., jax.Array]) -> Fused:
         def run(arrays: dict[str, Any]) -> Any:
             head, tokens, shape = _arguments(**arrays, transposed=transpose_kernel)
             count, units = tokens.hidden.shape
-            chunks = -(-count // max(1, min(_chunk_size(chunk_size, units), count))) or 1
+            chunks = -(-count // max(1, min(_chunk_size(chunk_size, units, tokens.hidden.dtype), count))) or 1
             named = loss if axis_name is None else partial(loss, axis_name=axis_name)
             examples = _examples(head, tokens, -(-count // chunks), transpose_kernel)
             converted, constants = _converted(named, tokens.weights.dtype, examples)
@@ -204,9 +207,9 @@ def _arguments(
     return _chunks.Head(k, offset, ()), tokens, batch
 
 
-def _chunk_size(given: int | None, units: int) -> int:
+def _chunk_size(given: int | None, units: int, dtype: jnp.dtype) -> int:
     if given is None:
-        return max(128, units // 4)
+        return max(128, units // (8 if dtype.itemsize >= 4 else 4))
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
         raise ValueError(f"chunk_size must be None or a Python int of at least 1, got {_checks.shown(given)}")
     return given

@@ -64,6 +64,9 @@ def linear_softmax_cross_entropy(
       The mean over the tokens that count, their sum, or [...], in nats, float32 (float64 for float64 arguments): of
       `softmax_cross_entropy_with_integer_labels(hidden @ kernel + bias, labels)`, to the rounding of the products,
       which are added up in float32 for bfloat16 and float16 too. Over no token it is 0 with zero gradients.
+      A kernel whose classes do not divide among devices is to be padded: with any columns, and a bias of -inf for
+      them. No probability and no gradient goes there. (Smoothing would spread over them: for that, `fused_linear` of a
+      loss with `where`, which tells it of the classes that are.)
 
     Raises:
       ValueError: for an argument of the wrong dtype, shape or range.
@@ -74,6 +77,22 @@ def linear_softmax_cross_entropy(
       >>> hidden, kernel = jnp.eye(2), jnp.log(jnp.array([[0.8, 0.2], [0.1, 0.9]]))
       >>> print(f"{linear_softmax_cross_entropy(hidden, kernel, jnp.array([0, 1])):.4f}")
       0.1643
+
+      The same in `shard_map`, of tokens split over "data" and classes over "model"; a mean over all devices' tokens:
+
+      >>> import jax
+      >>> from jax.sharding import PartitionSpec as P
+      >>> from xent.losses import mean
+      >>> def loss(hidden, kernel, labels):
+      ...     losses = linear_softmax_cross_entropy(hidden, kernel, labels, reduction=None, axis_name="model")
+      ...     return mean(losses, axis_name="data")
+      >>> mesh = jax.make_mesh((1, 1), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+      >>> specs = P("data", None), P(None, "model"), P("data")
+      >>> sharded = jax.jit(jax.shard_map(loss, mesh=mesh, in_specs=specs, out_specs=P()))
+      >>> print(f"{sharded(hidden, kernel, jnp.array([0, 1])):.4f}")
+      0.1643
+
+      With `reduction="sum"`, and `jax.lax.psum` of that over "data", the gradient takes a product less.
 
     Source:
       Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models, 2024, https://arxiv.org/abs/2411.09009, for
