@@ -200,6 +200,19 @@ def test_no_array_holds_all_logits():
         assert temporary(what(fused)) < share * temporary(what(dense))
 
 
+def test_more_classes_at_as_many_bytes_a_chunk_need_no_more_than_the_kernels_gradient_and_a_chunks_share_of_it():
+    labels = jnp.zeros(512, int)
+
+    def temporary(classes, chunk_size, what):
+        f = what(partial(linear_softmax_cross_entropy, labels=labels, chunk_size=chunk_size))
+        shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((512, 16), (16, classes))]
+        return jax.jit(f).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+
+    for what, kernels in ((lambda f: f, 0), (lambda f: jax.grad(f, (0, 1)), 2)):
+        more = temporary(32768, 16, what) - temporary(2048, 256, what)
+        assert more < kernels * 16 * (32768 - 2048) * 4 + 2**19
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_adds_up_in_float32(dtype):
     """Nearly as exact as a dense head that keeps all in float32, and more than one with logits in half precision."""
