@@ -31,3 +31,23 @@ def nan_if_used(tangent: jax.Array, defined: jax.Array) -> jax.Array:
     # 1 or 0, but not by converting `defined`: of a product with a converted bool XLA makes a select, which has no NaN.
     zero = jnp.maximum(2 - large, 0)
     return tangent * large * large * zero * large * large
+
+
+def difference(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """x - y as rounded, and the rounding error, exactly (Knuth)."""
+    high = x - y
+    moved = high - x
+    return high, (x - (high - moved)) - (y + moved)
+
+
+def exp_difference(x: jax.Array, top: jax.Array) -> jax.Array:
+    """exp(x - top) for x <= top, with what the subtraction rounds off: alone, that is worth up to 64 ulp.
+
+    `rounded + error` is x - top exactly, and exp(error) is 1 + error.
+    """
+    # -inf would make the error NaN. So far below the top (1024 and more), a finite logit is as good.
+    lowest = jnp.maximum(top - (1024 + jnp.abs(top) / 1024), -largest(x.dtype))
+    x = jnp.maximum(x, lowest)
+    rounded, error = difference(x, top)
+    exp = jnp.exp(rounded)
+    return exp + exp * error

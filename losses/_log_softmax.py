@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from xent.losses._floats import largest
+from xent.losses._floats import difference, largest
 from xent.losses._softmax import sum_last
 
 
@@ -54,13 +54,6 @@ def others_of(t: jax.Array) -> jax.Array:
     tops = 1 - jnp.minimum(lax.stop_gradient(top - t) * 2.0 ** -float(jnp.finfo(t.dtype).minexp), 1)
     rest = sum_last(t - tops * top)[..., None] + (tops.sum(-1, keepdims=True) - 1) * top
     return rest + (top - t)
-
-
-def difference(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """x - y as rounded, and the rounding error, exactly (Knuth)."""
-    high = x - y
-    moved = high - x
-    return high, (x - (high - moved)) - (y + moved)
 
 
 def _minus(x: tuple[jax.Array, jax.Array], y: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

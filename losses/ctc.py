@@ -16,7 +16,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from xent.losses import _checks, _softmax, _wide
-from xent.losses._floats import largest, nan_if_used
+from xent.losses._floats import exp_difference, largest, nan_if_used
 from xent.losses._wide import Wide
 
 
@@ -260,7 +260,7 @@ def _emissions(x: jax.Array, classes: jax.Array) -> _States:
 def _picked(x: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Fractions and exponents of the softmax of x at `index`."""
     top = x.max(-1, keepdims=True)
-    scale = 1 / _softmax.sum_last(_softmax.exp_difference(x, top))[..., None]
+    scale = 1 / _softmax.sum_last(exp_difference(x, top))[..., None]
     picked = jnp.take_along_axis(x, index, -1, mode="clip")
     impossible = picked == -jnp.inf
     picked = jnp.where(impossible, top, picked)
@@ -291,7 +291,7 @@ def _(
 
 @jax.custom_jvp
 def _probabilities(x: jax.Array) -> jax.Array:
-    exp = _softmax.exp_difference(x, x.max(-1, keepdims=True))
+    exp = exp_difference(x, x.max(-1, keepdims=True))
     return exp / _softmax.sum_last(exp)[..., None]
 
 

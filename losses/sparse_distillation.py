@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from xent.losses import _checks, _rows
-from xent.losses._log_softmax import difference, parts, softmax
+from xent.losses._floats import difference
+from xent.losses._log_softmax import parts, softmax
 from xent.losses._softmax import has_softmax, sum_last
 
 
