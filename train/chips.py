@@ -57,22 +57,30 @@ def devices_of(name: str) -> Sequence[Any]:
       256
     """
     kind, _, form = name.partition(":")
-    try:
-        if kind in GPUS:
-            _require("jax_cuda13_plugin", "pip install --no-deps jax-cuda13-pjrt jax-cuda13-plugin", name)
-            target = _target(GPUS[kind])
-            return topologies.get_topology_desc("", "cuda", target_config=target, topology=form).devices
+    gpu = GPUS.get(kind)
+    if gpu:
+        _require("jax_cuda13_plugin", "pip install --no-deps jax-cuda13-pjrt jax-cuda13-plugin", name)
+    else:
         _require("libtpu", extra("compile"), name)
-        for variable, value in _AS_ON_A_TPU.items():
-            os.environ.setdefault(variable, value)
-        alone = {"chips_per_host_bounds": (1, 1, 1)} if set(form) <= set("1x") else {}
-        return topologies.get_topology_desc(name, "tpu", **alone).devices
+    try:
+        return _of_gpu(gpu, form) if gpu else _of_tpu(name)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0][:150]
         raise UsageError(
             f"chips {name} ({reason}): must be like v5e:16x16, or {' or '.join(GPUS)} with slices x hosts x GPUs, "
             "like h200:1x32x8"
         ) from None
+
+
+def _of_gpu(gpu: Gpu, form: str) -> Sequence[Any]:
+    return topologies.get_topology_desc("", "cuda", target_config=_target(gpu), topology=form).devices
+
+
+def _of_tpu(name: str) -> Sequence[Any]:
+    for variable, value in _AS_ON_A_TPU.items():
+        os.environ.setdefault(variable, value)
+    alone = {"chips_per_host_bounds": (1, 1, 1)} if {*name.partition(":")[2]} <= {*"1x"} else {}
+    return topologies.get_topology_desc(name, "tpu", **alone).devices
 
 
 _AS_ON_A_TPU = {

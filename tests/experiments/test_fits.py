@@ -115,7 +115,15 @@ def test_256_h200_train_fully_sharded():
     assert peak_memory(compiled_plain_loss("256 h200")) > H200
 
 
-def test_a_chip_without_its_compiler_or_of_no_kind_is_one_line(monkeypatch):
+@TPU
+@pytest.mark.parametrize("name", ["v5e:3x", "v9z:2x2", "h300:1x1x8"])
+def test_a_chip_of_no_kind_is_one_line(name):
+    with pytest.raises(UsageError, match=f"^chips {name} .*: must be like v5e:16x16, or h100 or h200") as refusal:
+        devices_of(name)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_chip_without_its_compiler_is_one_line(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for name, how in (("v5e:2x2", "pip install"), ("h200:1x1x8", "pip install --no-deps jax-cuda13-pjrt")):
         with pytest.raises(UsageError, match=f"^chips {name} need a compiler that is not installed: .*{how}"):
