@@ -18,8 +18,8 @@ no bytes.
     unigram                              7.096          1207         2.815
 
 The n-grams stay ahead on words that came less than four times (comparison.png). The loss goes over the head in chunks:
-a step takes 61 MiB besides state and batch, 117 with its logits held (--no-fused). All of it took 466 seconds of
-processor time, on two cores of an AMD EPYC that had much else to do: four minutes, were both free and always busy.
+a step takes 61 MiB besides state and batch, 117 with its logits held (--no-fused). All of it took 4 minutes 38 on two
+cores of an AMD EPYC.
 Sizes, learning rate, batch and dropout were chosen on the validation packages.
 """
 
