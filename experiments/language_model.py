@@ -24,7 +24,7 @@ Sizes, learning rate, batch and dropout were chosen on the validation packages.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from rich.console import Console
 
 from xent import losses
@@ -43,7 +44,7 @@ from xent.experiments.language_model_sample import sample
 from xent.experiments.language_model_text import load
 from xent.experiments.launch import TrainOne, launch
 from xent.experiments.scores import Scores
-from xent.models.functional import Apply, outline
+from xent.models.functional import Apply, Model, outline
 from xent.models.transformer import head_of, partitions, transformer
 from xent.train import tokens
 from xent.train.errors import require
@@ -202,6 +203,17 @@ def told_of(apply: Apply, params: Any, batch: Batch) -> jax.Array:
     return jnp.stack([told.loss, told.correct.astype(jnp.float32)], -1)
 
 
+def model_of(config: Config, mesh: Mesh | None = None) -> Callable[[jax.Array], Model]:
+    """The Transformer that the flags describe, by the key of its weights; on a mesh, as it is trained there."""
+    build = partial(
+        transformer, vocabulary=config.vocabulary, units=config.units, layers=config.layers, heads=config.heads,
+        dropout=config.dropout, tied=config.tied, dtype=config.run.dtype,
+    )  # fmt: skip
+    if mesh is None:
+        return build
+    return partial(build, between=partial(split, mesh=mesh), recompute=config.recompute)
+
+
 def prepare(config: Config, console: Console) -> TrainOne:
     """Load the text and compile the step once for all seeds; give the function that trains one."""
     mesh = mesh_of(config.run)
@@ -209,12 +221,9 @@ def prepare(config: Config, console: Console) -> TrainOne:
         config.dataset, vocabulary=config.vocabulary, context=config.context, documents=config.documents,
         data_dir=config.run.data_dir, report=lambda line: say(console, "data", line),
     )  # fmt: skip
-    build = partial(
-        transformer, vocabulary=config.vocabulary, units=config.units, layers=config.layers, heads=config.heads,
-        dropout=config.dropout, tied=config.tied, dtype=config.run.dtype,
-    )  # fmt: skip
+    build = model_of(config)
     apply, shapes = outline(build)
-    meshed = outline(partial(build, between=partial(split, mesh=mesh), recompute=config.recompute)).apply
+    meshed = outline(model_of(config, mesh)).apply
     require_memory(shapes, copies=4)
     sequences = windows(data.train, config.context, config.context)
     steps = config.epochs * -(-len(sequences["tokens"]) // config.batch_size)

@@ -1,17 +1,15 @@
 """Whether the language model's training step fits: compiled for any mesh, of chips that need not be here."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from xent.experiments.language_model import Config, make_loss
+from xent.experiments.language_model import Config, make_loss, model_of
 from xent.models.functional import outline
-from xent.models.transformer import partitions, transformer
+from xent.models.transformer import partitions
 from xent.train.compiled import abstract, compile_for
 from xent.train.optimizers import make_optimizer
-from xent.train.sharding import over_data, require_shares, split, state_shardings
+from xent.train.sharding import over_data, require_shares, state_shardings
 from xent.train.step import init_state, make_train_step
 
 
@@ -37,12 +35,7 @@ def compile_step(config: Config, mesh: Mesh) -> jax.stages.Compiled:
       True
     """
     require_shares(mesh, config.batch_size)
-    build = partial(
-        transformer, vocabulary=config.vocabulary, units=config.units, layers=config.layers, heads=config.heads,
-        dropout=config.dropout, tied=config.tied, dtype=config.run.dtype, between=partial(split, mesh=mesh),
-        recompute=config.recompute,
-    )  # fmt: skip
-    apply, params = outline(build)
+    apply, params = outline(model_of(config, mesh))
     optimizer = make_optimizer(config.optimizer, 10**6)
     state = jax.eval_shape(lambda params: init_state(params, optimizer, jax.random.key(0)), params)
     shardings = state_shardings(state, mesh, partitions(config.fully_sharded))

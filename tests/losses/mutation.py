@@ -11,7 +11,6 @@ takes about an hour on two cores; an environment variable JAX_COMPILATION_CACHE_
 import argparse
 import ast
 import copy
-import functools
 import importlib.abc
 import importlib.util
 import multiprocessing
@@ -46,7 +45,8 @@ NEIGHBOURS = {
 def mutants(source: str) -> Iterator[tuple[int, str, ast.Module]]:
     """Every mutant of a module: the line, what it was and what it became, and the changed module."""
     tree = ast.parse(source)
-    places = [node for node in ast.walk(tree) if not _is_annotation(node, tree)]
+    types = _annotations(tree)
+    places = [node for node in ast.walk(tree) if node not in types]
     for node in places:
         for field, value in changes(node):
             before, kept = ast.unparse(node), getattr(node, field)
@@ -79,11 +79,6 @@ def changes(node: ast.AST) -> Iterator[tuple[str, object]]:
             yield "func", ast.Name(NEIGHBOURS[name], ast.Load())
 
 
-def _is_annotation(node: ast.AST, tree: ast.Module) -> bool:
-    return node in _annotations(tree)
-
-
-@functools.cache
 def _annotations(tree: ast.Module) -> set[ast.AST]:
     """Types are no behaviour: annotations, and the aliases that they are made of."""
     roots = [node.annotation for node in ast.walk(tree) if getattr(node, "annotation", None) is not None]
