@@ -23,7 +23,7 @@ class Plan(NamedTuple):
 
     loss: Callable[..., jax.Array]  # loss(logits [tokens, V], *targets, *constants) -> [tokens]
     report: Callable[..., Any]  # report(logits, losses, *targets) -> arrays [tokens], without derivatives
-    chunks: int
+    chunks: int  # the tokens are cut into so many
     transposed: bool  # whether the kernel is [V, D]
     axis_name: AxisName | None  # what the classes are split over, inside of `shard_map`
 
@@ -56,9 +56,9 @@ def losses_of(plan: Plan, head: Head, tokens: Tokens) -> tuple[jax.Array, Any]:
     return _join(lax.map(chunk, _cut(tokens, plan.chunks)), len(tokens.kept))
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def total_of(plan: Plan, head: Head, tokens: Tokens) -> tuple[jax.Array, Any]:
-    """The sum of the weighted losses, and the report."""
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def total_of(plan: Plan, differentiated: Plan, head: Head, tokens: Tokens) -> tuple[jax.Array, Any]:
+    """The sum of the weighted losses, and the report; by the second plan where there are derivatives to be taken."""
 
     def of_chunk(piece: Tokens) -> tuple[jax.Array, Any]:
         losses, report = _losses(plan, head, piece)
@@ -74,7 +74,7 @@ def total_of(plan: Plan, head: Head, tokens: Tokens) -> tuple[jax.Array, Any]:
 
 
 @partial(total_of.defjvp, symbolic_zeros=True)
-def _(plan: Plan, primals: tuple[Head, Tokens], tangents: tuple[Head, Tokens]) -> tuple[Any, Any]:
+def _(_: Plan, plan: Plan, primals: tuple[Head, Tokens], tangents: tuple[Head, Tokens]) -> tuple[Any, Any]:
     given, structure = jax.tree.flatten(tangents, is_leaf=lambda leaf: isinstance(leaf, SymbolicZero))
     by_head, by_tokens = jax.tree.unflatten(structure, [not isinstance(tangent, SymbolicZero) for tangent in given])
     total, report, of_head, of_tokens = _with_gradients(plan, *primals, by_head, by_tokens)

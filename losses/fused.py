@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
@@ -78,10 +78,11 @@ def fused_linear(loss: Callable[..., jax.Array]) -> Fused:
       - where: the tokens that count, bool [...]; whatever the others hold, gradients there are exactly 0.
       - reduction: "mean", "sum", or None for each token's `w l`, [...], which honours any cotangent and takes a fourth
         product in its gradient.
-      - chunk_size: tokens at a time. If None, an eighth of the number of hidden units, but 128 at least: the logits of
-        so many are an eighth of the kernel's gradient, which has to be there anyway, and a chunk's products take much
-        longer than adding its share to that gradient. For bfloat16 and float16 a quarter: products are faster then, but
-        not the sum, which is float32 all the same.
+      - chunk_size: tokens at a time. If None, for a gradient, as many as have 24 MiB of logits, and at least 128 and an
+        eighth of the number of hidden units: the logits of so many are an eighth of the kernel's gradient, which has to
+        be there anyway, and a chunk's products take much longer than adding its share to that gradient. (A quarter for
+        bfloat16 and float16: products are faster then, but not the sum, which is float32 all the same.) For a value
+        alone, where nothing is added up and nothing else has to be there, half as many.
       - transpose_kernel: whether the kernel is [V, D], as an embedding is.
       - auxiliary: whether to return `(loss, Auxiliary)`.
       - axis_name: the mapped axis of `shard_map`, or several, that the classes are split over: given to the loss, which
@@ -124,19 +125,24 @@ def fused_linear(loss: Callable[..., jax.Array]) -> Fused:
     ) -> Any:
         def run(arrays: dict[str, Any]) -> Any:
             head, tokens, shape = _arguments(**arrays, transposed=transpose_kernel)
-            count, units = tokens.hidden.shape
-            chunks = -(-count // max(1, min(_chunk_size(chunk_size, units, tokens.hidden.dtype), count))) or 1
+            classes = head.kernel.shape[0 if transpose_kernel else 1]
             named = loss if axis_name is None else partial(loss, axis_name=axis_name)
-            examples = _examples(head, tokens, -(-count // chunks), transpose_kernel)
-            converted, constants = _converted(named, tokens.weights.dtype, examples)
             report = partial(_report, axis_name) if auxiliary else _nothing
-            plan = _chunks.Plan(converted, report, chunks, transpose_kernel, axis_name)
-            head = head._replace(constants=tuple(constants))
+
+            @cache
+            def plan_of(chunks: int) -> tuple[_chunks.Plan, tuple[jax.Array, ...]]:
+                examples = _examples(head, tokens, -(-len(tokens.kept) // chunks), transpose_kernel)
+                converted, constants = _converted(named, tokens.weights.dtype, examples)
+                return _chunks.Plan(converted, report, chunks, transpose_kernel, axis_name), tuple(constants)
+
+            of_gradient, of_value = _chunk_counts(chunk_size, tokens.hidden, classes)
+            (plan, constants), (plan_of_value, _) = plan_of(of_gradient), plan_of(of_value)
+            head = head._replace(constants=constants)
             if reduction is None:
                 result, found = _chunks.losses_of(plan, head, tokens)
                 result = result.reshape(shape)
             else:
-                result, found = _chunks.total_of(plan, head, tokens)
+                result, found = _chunks.total_of(plan_of_value, plan, head, tokens)
                 result = _mean(result, tokens) if _reduction(reduction) == "mean" else result
             return result, jax.tree.map(lambda array: lax.stop_gradient(array).reshape(shape), found)
 
@@ -207,12 +213,20 @@ def _arguments(
     return _chunks.Head(k, offset, ()), tokens, batch
 
 
-def _chunk_size(given: int | None, units: int, dtype: jnp.dtype) -> int:
-    if given is None:
-        return max(128, units // (8 if dtype.itemsize >= 4 else 4))
-    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-        raise ValueError(f"chunk_size must be None or a Python int of at least 1, got {_checks.shown(given)}")
-    return given
+_LOGITS_OF_A_CHUNK = 24 * 2**20
+"""Bytes: what the products are long enough for, and a 20th of the logits that are worth doing without."""
+
+
+def _chunk_counts(size: int | None, hidden: jax.Array, classes: int) -> tuple[int, int]:
+    """How many chunks the tokens [tokens, D] are cut into, for a gradient and for a value alone."""
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        raise ValueError(f"chunk_size must be None or a Python int of at least 1, got {_checks.shown(size)}")
+    (count, units), itemsize = hidden.shape, hidden.dtype.itemsize
+    share = units // (8 if itemsize >= 4 else 4)
+    default = max(128, share, _LOGITS_OF_A_CHUNK // (classes * max(4, itemsize)))
+    sizes = (default, default // 2) if size is None else (size, size)
+    of_gradient, of_value = (max(1, -(-count // one)) for one in sizes)
+    return of_gradient, of_value
 
 
 def _reduction(given: object) -> str:
