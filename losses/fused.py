@@ -82,7 +82,8 @@ def fused_linear(loss: Callable[..., jax.Array]) -> Fused:
         eighth of the number of hidden units: the logits of so many are an eighth of the kernel's gradient, which has to
         be there anyway, and a chunk's products take much longer than adding its share to that gradient. (A quarter for
         bfloat16 and float16: products are faster then, but not the sum, which is float32 all the same.) For a value
-        alone, where nothing is added up and nothing else has to be there, half as many.
+        alone, where nothing is added up and nothing else has to be there, half as many. Where `jit` shares the tokens
+        among devices, these are tokens of all devices together: give as many times more.
       - transpose_kernel: whether the kernel is [V, D], as an embedding is.
       - auxiliary: whether to return `(loss, Auxiliary)`.
       - axis_name: the mapped axis of `shard_map`, or several, that the classes are split over: given to the loss, which

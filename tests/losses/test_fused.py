@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
 from xent.losses import (
@@ -241,6 +242,22 @@ def test_half_precision_adds_up_in_float32(dtype):
         assert ours < in_half / 2
 
 
+@pytest.mark.parametrize("reduction", ["sum", None])
+def test_value_and_gradient_see_the_same_logits_in_half_precision(reduction):
+    """Near 640, where a bfloat16 has steps of 4: p from the value, and from the gradient in the bias, p - 1."""
+    hidden, kernel = jnp.full((1, 64), 1.6, jnp.bfloat16), (6.3 + normal(3, 64, 7) / 20).astype(jnp.bfloat16)
+    label = jnp.array([(hidden.astype(jnp.float32) @ kernel.astype(jnp.float32)).argmax()])
+
+    @jax.jit
+    @partial(jax.value_and_grad, argnums=1)
+    def fused(hidden, bias):
+        return linear_softmax_cross_entropy(hidden, kernel, label, bias=bias, reduction=reduction).sum()
+
+    loss, gradient = fused(hidden, jnp.zeros(7))
+    assert 0.1 < loss < 3
+    np.testing.assert_allclose(1 + gradient[label[0]], jnp.exp(-loss), 1e-6)
+
+
 def test_auxiliary_says_of_each_token_what_full_logits_would():
     logits = HIDDEN @ KERNEL
     loss, found = linear_softmax_cross_entropy(HIDDEN, KERNEL, LABELS, chunk_size=4, auxiliary=True)
@@ -300,3 +317,27 @@ def test_bad_arguments_are_told_of_in_a_line(arguments, message):
 def test_a_loss_with_no_value_for_each_token_is_refused():
     with pytest.raises(ValueError, match=r"loss must give a value for each of 13 tokens, got .* float32 \(\)"):
         fused_linear(lambda logits, labels: cross_entropy(logits, labels).mean())(HIDDEN, KERNEL, LABELS)
+
+
+def test_inside_of_shard_map_a_loss_closes_over_arrays_that_vary_as_the_tokens_do_or_says_what_to_do():
+    mesh = jax.make_mesh((1, 1), ("tokens", "classes"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    specs = (P("tokens"), P(None, "classes"), P("tokens"), P())
+
+    def gradient(prepare):
+        """Of the summed loss in a factor that the loss closes over."""
+
+        def of_shard(hidden, kernel, labels, factor):
+            def total(factor):
+                factor = prepare(factor)
+                scaled = fused_linear(lambda z, y, axis_name: factor * cross_entropy(z, y, axis_name=axis_name))
+                return scaled(hidden, kernel, labels, axis_name="classes", reduction="sum")
+
+            return jax.lax.psum(jax.grad(total)(factor), "tokens")
+
+        mapped = jax.shard_map(of_shard, mesh=mesh, in_specs=specs, out_specs=P())
+        return jax.jit(mapped)(HIDDEN, KERNEL, LABELS, jnp.float32(2))
+
+    with pytest.raises(ValueError, match=r'must vary over .*: jax\.lax\.pcast\(array, \(\'tokens\',\), to="varying"\)'):
+        gradient(lambda factor: factor)
+    varying = gradient(lambda factor: jax.lax.pcast(factor, ("tokens",), to="varying"))
+    close(varying, cross_entropy(HIDDEN @ KERNEL, LABELS).sum())
