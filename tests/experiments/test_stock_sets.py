@@ -1,15 +1,17 @@
-"""The stock `mnist` builder of TFDS, end to end without the internet: files of MNIST's format, served from localhost.
+"""Stock builders of TFDS, end to end without the internet: files of MNIST's and lm1b's formats, served from localhost.
 
-The pixels and labels are generated, not MNIST's; the format, the sizes, the builder and the way through TensorFlow
-are real. It asks for the `tensorflow` extra.
+Pixels, labels and sentences are generated, not theirs; the formats, the builders and the way through TensorFlow are
+real. It asks for the `tensorflow` extra.
 """
 
+import contextlib
 import functools
 import gzip
 import http.server
 import importlib.util
 import subprocess
 import sys
+import tarfile
 import threading
 
 import numpy as np
@@ -52,6 +54,18 @@ class Silent(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+@contextlib.contextmanager
+def served(folder):
+    """The address where a folder's files can be had."""
+    handler = functools.partial(Silent, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
 @pytest.fixture(scope="module")
 def generated():
     """File prefix -> (image [n, 28, 28], label [n]); no two images are alike."""
@@ -73,13 +87,8 @@ def address(generated, tmp_path_factory):
             header = np.array([2048 + array.ndim, *array.shape], ">u4").tobytes()
             path = folder / f"{prefix}-{kind}-ubyte.gz"
             path.write_bytes(gzip.compress(header + array.tobytes(), compresslevel=1))
-    handler = functools.partial(Silent, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
+    with served(folder) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +124,25 @@ def test_once_prepared_tensorflow_is_not_needed(generated, folder):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     image, label = generated["t10k"]
     assert (done.stdout, done.stderr) == (f"54000 6000 {image.sum()} {label.sum()}\n", "")
+
+
+def test_the_language_model_learns_from_lm1b(tmp_path, monkeypatch, xent):
+    """The archive as it is published: one folder, in it one of training files and one of held-out ones."""
+    name = "1-billion-word-language-modeling-benchmark-r13output"
+    draw = np.random.default_rng(0)
+    words = ["".join(draw.choice([*"abcdefgh"], 4)) for _ in range(80)]
+    for part, count in (("training-monolingual.tokenized.shuffled/news.en-00001-of-00100", 600),
+                        ("heldout-monolingual.tokenized.shuffled/news.en.heldout-00000-of-00050", 60)):  # fmt: skip
+        path = tmp_path / name / part
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(" ".join(draw.choice(words, 12)) + "\n" for _ in range(count)))
+    with tarfile.open(tmp_path / f"{name}.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / name, name)
+    builder = tfds.builder_cls("lm1b")
+    sizes = ("--vocabulary=300", "--context=16", "--units=16", "--layers=1", "--heads=2", "--epochs=1", "--sampled=5")
+    with served(tmp_path) as url:
+        monkeypatch.setattr(builder, "URL", url, raising=False)
+        monkeypatch.setattr(sys.modules[builder.__module__], "_DOWNLOAD_URL", f"{url}{name}.tar.gz")
+        outcome = xent("language_model", "--dataset=lm1b", "--data-dir", tmp_path / "prepared", *sizes)
+    assert outcome.code == 0, outcome.err
+    assert "train 540 documents" in outcome.out  # a tenth is cut for validation
