@@ -21,7 +21,7 @@ EXPERIMENTS = {
     "language_model": Experiment(
         "xent.experiments.language_model",
         "a decoder-only Transformer learns the standard library's docstrings, without ever holding its logits",
-        "2.19 bits per byte of held-out docstrings, Kneser-Ney 2.32, one seed",
+        "2.197 ± 0.007 bits per byte of held-out docstrings, Kneser-Ney 2.319, five seeds",
     ),
     "saturation": Experiment(
         "xent.experiments.saturation",
