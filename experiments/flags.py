@@ -99,7 +99,8 @@ def _parse(
     said, width = io.StringIO(), _HELP_WIDTH if {"-h", "--help"} & set(arguments) else _ONE_LINE
     try:
         with contextlib.redirect_stderr(said), _columns(width):
-            found: Any = tyro.cli(
+            cli: Any = tyro.cli  # whose overloads want a literal
+            found = cli(
                 cls,
                 args=list(arguments),
                 prog=prog,

@@ -61,8 +61,12 @@ def _memory(verdict: Verdict, chips: Chips) -> str:
     peak, limit = verdict.peak, chips.memory
     if peak is None:
         return f"more than the {bytes_in_words(limit)} of a chip"
-    share = f", {peak / limit:.2%} of {bytes_in_words(limit)}" if limit else ""
-    return f"{bytes_in_words(peak)} a chip {'at the peak' if verdict.collectives or verdict.fits else 'wanted'}{share}"
+    share = f", {_percent(peak / limit)} of {bytes_in_words(limit)}" if limit else ""
+    return f"{bytes_in_words(peak)} a chip {'at least' if verdict.refused else 'at the peak'}{share}"
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.{3 if share < 10 else 6}g} %"
 
 
 def _share_note(verdict: Verdict, chips: Chips) -> str:
@@ -94,7 +98,7 @@ def table(verdicts: Sequence[Verdict], chips: Chips) -> Table:
         result.add_column(header, justify="right", no_wrap=True)
     result.add_column("", overflow="fold")
     for one in verdicts:
-        share = f"{one.peak / chips.memory:.2%}" if one.peak is not None and chips.memory else "-"
+        share = _percent(one.peak / chips.memory) if one.peak is not None and chips.memory else "-"
         received = bytes_in_words(one.received) if one.fits else "-"
         peak = bytes_in_words(one.peak) if one.peak is not None else "-"
         verdict = "fits" if one.fits else f"does not fit: {one.reason}"
@@ -132,6 +136,7 @@ def to_record(
             {
                 "mesh": dict(one.mesh),
                 "fits": one.fits,
+                "refused": one.refused,
                 "peak": one.peak,
                 "reason": one.reason,
                 "collectives": [total._asdict() for total in one.collectives],

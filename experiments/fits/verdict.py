@@ -27,6 +27,8 @@ class Verdict(NamedTuple):
     """That compilation took, tracing included; 0 if it was not tried."""
     reason: str = ""
     """Why it does not fit, in the compiler's words or in ours."""
+    refused: bool = False
+    """Whether there is no program: the compiler gave up, so that `peak` is what it wanted at least."""
 
     @property
     def received(self) -> int:
@@ -53,10 +55,10 @@ def judge(step: Callable[[Mesh], Outline], axes: Mapping[str, int], chips: Chips
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         wanted, _, reason = refusal(error)
-        return Verdict(axes, False, wanted, [], time.perf_counter() - began, reason)
+        return Verdict(axes, False, wanted, [], time.perf_counter() - began, reason, refused=True)
     seconds, peak = time.perf_counter() - began, peak_memory(compiled)
     fits = chips.memory is None or peak <= chips.memory  # only TPUs' compiler refuses by itself
-    return Verdict(axes, fits, peak, totals(collectives(compiled)), seconds, "" if fits else "more than there is")
+    return Verdict(axes, fits, peak, totals(collectives(compiled)), seconds, "" if fits else "more than a chip has")
 
 
 def judge_or_refuse(step: Callable[[Mesh], Outline], axes: Mapping[str, int], chips: Chips) -> Verdict:
@@ -64,4 +66,4 @@ def judge_or_refuse(step: Callable[[Mesh], Outline], axes: Mapping[str, int], ch
     try:
         return judge(step, axes, chips)
     except UsageError as error:
-        return Verdict(axes, False, None, [], 0.0, str(error))
+        return Verdict(axes, False, None, [], 0.0, str(error), refused=True)

@@ -4,7 +4,9 @@ Skipped where the compilers are not installed: the extra `compile` has TPUs', an
 """
 
 import importlib.util
+import json
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -131,3 +133,40 @@ def test_a_chip_without_its_compiler_is_one_line(monkeypatch):
     for name, how in (("v5e:2x2", "pip install"), ("h200:1x1x8", "pip install --no-deps jax-cuda13-pjrt")):
         with pytest.raises(UsageError, match=f"^--topology {name} needs a compiler that is not installed: .*{how}"):
             devices_of(name)
+
+
+@TPU
+def test_the_command_tries_all_meshes_and_leaves_out_those_that_do_not_divide(xent, tmp_path):
+    outcome = xent("fits", "digits", "--topology", "v5e:2x2", "--sweep", "--batch=66", "--out", "fits.json")
+    assert outcome.code == 0, outcome.err
+    record = json.loads((tmp_path / "fits.json").read_text())
+    assert record["memory"] == 15.75 * 2**30
+    assert {"libtpu", "jax"} <= record["environment"]["versions"].keys()
+    by_mesh = {tuple(one["mesh"].values()): one for one in record["meshes"]}
+    assert by_mesh.keys() == {(4, 1), (2, 2), (1, 4)}
+    assert by_mesh[4, 1]["reason"].startswith("--batch-size 66: must be a multiple of 4")
+    fitting = [one for one in record["meshes"] if one["fits"]]
+    assert fitting == record["meshes"][:2]
+    assert fitting[0]["peak"] <= fitting[1]["peak"]
+    assert all({"all-reduce"} <= {total["kind"] for total in one["collectives"]} for one in fitting)
+
+
+@TPU
+def test_the_command_says_how_much_of_how_much_a_refused_step_wanted(xent):
+    large = ("--vocabulary=262144", "--units=4352", "--layers=1", "--heads=34", "--context=256", "--no-fused")
+    outcome = xent("fits", "language_model", "--topology", "v5e:2x2", "--batch=1024", *large)
+    assert outcome.code == 1
+    assert re.search(r"memory   [\d.]+ GiB a chip at least, [\d.]+ % of 15.75 GiB", outcome.out)
+    assert "fits     does not fit: Ran out of memory" in outcome.out
+    assert "try      --fused, --fully-sharded, --recompute" in outcome.out
+
+
+@GPU
+def test_the_command_compares_with_a_gpus_memory_and_mentions_what_jax_takes(xent):
+    outcome = xent("fits", "digits", "--topology", "h200:1x1x2")
+    assert outcome.code == 0, outcome.err
+    assert "of 141.00 GiB" in outcome.out
+    assert "all-reduce" in outcome.out
+    wide = xent("fits", "digits", "--topology", "h200:1x1x1", "--hidden=62000000", "--batch=8")
+    assert wide.code == 0, wide.err
+    assert "fits     yes, with XLA_PYTHON_CLIENT_MEM_FRACTION above JAX's own 0.75" in wide.out
