@@ -81,7 +81,7 @@ def advice(config: Any) -> str:
 
     Example:
       >>> advice(object())
-      'more on --mesh\\'s model axis (--sweep tries all), a smaller --batch'
+      "more on --mesh's model axis (--sweep tries all), a smaller --batch"
     """
     off = [f"--{name.replace('_', '-')}" for name in _SAVERS if getattr(config, name, True) is False]
     return ", ".join([*off, "more on --mesh's model axis (--sweep tries all)", "a smaller --batch"])
