@@ -28,7 +28,7 @@ from rich.console import Console
 from xent.experiments.bench.record import refuse, write
 from xent.experiments.device import use_device
 from xent.experiments.fits.outline import Outline
-from xent.experiments.fits.report import mesh_in_words, table, tell, to_record
+from xent.experiments.fits.report import in_a_word, mesh_in_words, reasons, table, tell, to_record
 from xent.experiments.fits.sweep import meshes, ranked, sweep
 from xent.experiments.fits.verdict import Verdict, judge, judge_or_refuse
 from xent.experiments.flags import parse, parse_known
@@ -116,8 +116,9 @@ def _compile(
                 partial(judge_or_refuse, step, chips=chips), meshes(len(chips.devices)), partial(_line, console)
             )
         verdicts = ranked(judged)
-        console.width = max(console.width, 140)  # a table cut off says nothing
         console.print(table(verdicts, chips))
+        for line in reasons(verdicts):
+            console.print(line)
     else:
         with console.status("compiling"):
             verdicts = [judge(step, axes, chips)]

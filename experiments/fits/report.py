@@ -91,19 +91,28 @@ _SAVERS = ("fused", "fully_sharded", "recompute")
 
 
 def table(verdicts: Sequence[Verdict], chips: Chips) -> Table:
-    """Lay a sweep out, in the order given."""
+    """Lay a sweep out, in the order given; `reasons` are for below."""
     result = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     result.add_column("mesh", no_wrap=True)
     for header in ("peak", "of a chip", "received a step", "compile s"):
         result.add_column(header, justify="right", no_wrap=True)
-    result.add_column("", overflow="fold")
+    result.add_column("", no_wrap=True)
     for one in verdicts:
         share = _percent(one.peak / chips.memory) if one.peak is not None and chips.memory else "-"
         received = bytes_in_words(one.received) if one.fits else "-"
         peak = bytes_in_words(one.peak) if one.peak is not None else "-"
-        verdict = "fits" if one.fits else f"does not fit: {one.reason}"
-        result.add_row(mesh_in_words(one), peak, share, received, f"{one.seconds:.1f}", verdict)
+        result.add_row(mesh_in_words(one), peak, share, received, f"{one.seconds:.1f}", in_a_word(one))
     return result
+
+
+def in_a_word(verdict: Verdict) -> str:
+    """Whether it fits, or was not even tried."""
+    return "fits" if verdict.fits else "does not fit" if verdict.seconds else "cannot be split so"
+
+
+def reasons(verdicts: Sequence[Verdict]) -> list[str]:
+    """A line for each mesh that does not do."""
+    return [f"{mesh_in_words(one)}: {in_a_word(one)}: {one.reason}" for one in verdicts if not one.fits]
 
 
 def to_record(
