@@ -83,17 +83,32 @@ def parse(cls: type[Config], arguments: Sequence[str], *, prog: str, about: str 
       UsageError: for an unknown flag (with the nearest), a value of the wrong type or out of range, in one line.
       SystemExit: with code 0, after --help.
     """
+    return _parse(cls, arguments, prog, about, return_unknown_args=False)[0]
+
+
+def parse_known(
+    cls: type[Config], arguments: Sequence[str], *, prog: str, about: str | None = None
+) -> tuple[Config, list[str]]:
+    """The same, for a command that hands flags on: returns also those that `cls` does not know, in their order."""
+    return _parse(cls, arguments, prog, about, return_unknown_args=True)
+
+
+def _parse(
+    cls: type[Config], arguments: Sequence[str], prog: str, about: str | None, *, return_unknown_args: bool
+) -> tuple[Config, list[str]]:
     said, width = io.StringIO(), _HELP_WIDTH if {"-h", "--help"} & set(arguments) else _ONE_LINE
     try:
         with contextlib.redirect_stderr(said), _columns(width):
-            config: Config = tyro.cli(
+            cli: Any = tyro.cli  # whose overloads want a literal
+            found = cli(
                 cls,
                 args=list(arguments),
                 prog=prog,
                 description=about,
                 config=(tyro.conf.OmitArgPrefixes,),
+                return_unknown_args=return_unknown_args,
             )
-            return config
+            return found if return_unknown_args else (found, [])
     except SystemExit as stop:
         if stop.code in (0, None):
             raise

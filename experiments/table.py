@@ -42,5 +42,9 @@ COMMANDS = {
         "xent.experiments.precision",
         "the largest errors of every loss in every regime, beside optax and torch",
     ),
+    "fits": (
+        "xent.experiments.fits",
+        "whether a training step fits on chips that are not here: xent fits language_model --topology v5e:16x16",
+    ),
     "bench": ("xent.experiments.bench", "measure on this machine: xent bench train"),
 }

@@ -5,14 +5,18 @@ can be read from it. The extra `compile` has TPUs' compiler; CUDA's comes withou
 running needs by `pip install --no-deps jax-cuda13-pjrt jax-cuda13-plugin`.
 """
 
+import difflib
 import importlib.util
 import os
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
 
+from xent.train.compiled import compile_for, refusal
 from xent.train.errors import UsageError, extra
 
 
@@ -38,6 +42,48 @@ GPUS = {
 }
 """Of the Hopper generation. Source: XLA, https://github.com/openxla/xla/tree/main/xla/backends/gpu/target_config/specs"""
 
+TPUS = ("v5e", "v6e", "v5p", "tpu7x")
+"""Generations whose compiler takes one device a chip for what it is; of a `tpu7x` a device is half a chip."""
+_SIDE = {"v5e": 16, "v6e": 16}
+"""Chips in a row that there are at most; a wrong number here ends libtpu, and with it the process."""
+
+
+class Chips(NamedTuple):
+    """Devices to compile for."""
+
+    name: str
+    """What they call themselves."""
+    devices: Sequence[Any]
+    memory: int | None
+    """Bytes of one that a program may take: of a GPU all, of a TPU what its compiler allows; None if unknown."""
+
+
+def chips_of(name: str) -> Chips:
+    """Devices to compile for, by their name, and the memory of one.
+
+    Args:
+      name: as of `devices_of`.
+
+    Raises:
+      UsageError: as `devices_of`.
+
+    Example:
+      >>> chips_of("v5e:16x16").memory / 2**30  # doctest: +SKIP
+      15.75
+    """
+    devices = devices_of(name)
+    gpu = GPUS.get(name.partition(":")[0])
+    return Chips(devices[0].device_kind, devices, gpu.memory if gpu else _allowed(devices[0]))
+
+
+def _allowed(device: Any) -> int | None:
+    """What a TPU's compiler says a program may take, when it refuses one that wants 1 TiB: it says so nowhere else."""
+    try:
+        compile_for(lambda x: x + 1, jax.ShapeDtypeStruct((2**40,), "uint8", sharding=SingleDeviceSharding(device)))
+    except jax.errors.JaxRuntimeError as error:
+        return refusal(error).limit
+    return None
+
 
 def devices_of(name: str) -> Sequence[Any]:
     """Devices to compile for, by their name.
@@ -60,16 +106,23 @@ def devices_of(name: str) -> Sequence[Any]:
     gpu = GPUS.get(kind)
     if gpu:
         _require("jax_cuda13_plugin", "pip install --no-deps jax-cuda13-pjrt jax-cuda13-plugin", name)
+    elif kind not in TPUS:
+        near = difflib.get_close_matches(kind, (*TPUS, *GPUS), n=2, cutoff=0.5)
+        hint = f"did you mean {' or '.join(f'{one}:{form}' for one in near)}?" if near else f"there are {_KNOWN}"
+        raise UsageError(f"--topology {name}: no chip {kind}; {hint}")
     else:
         _require("libtpu", extra("compile"), name)
     try:
+        if max((int(side) for side in re.findall(r"\d+", form)), default=0) > _SIDE.get(kind, 2**16):
+            raise ValueError(f"no more than {_SIDE.get(kind, 2**16)} chips lie in a row")
         return _of_gpu(gpu, form) if gpu else _of_tpu(name)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0][:150]
-        raise UsageError(
-            f"chips {name} ({reason}): must be like v5e:16x16, or {' or '.join(GPUS)} with slices x hosts x GPUs, "
-            "like h200:1x32x8"
-        ) from None
+        raise UsageError(f"--topology {name} ({reason}): must be like {_FORM}") from None
+
+
+_FORM = f"v5e:16x16, or {' or '.join(GPUS)} with slices x hosts x GPUs, like h200:1x32x8"
+_KNOWN = f"{', '.join((*TPUS, *GPUS))}, and the form is like {_FORM}"
 
 
 def _of_gpu(gpu: Gpu, form: str) -> Sequence[Any]:
@@ -94,7 +147,7 @@ _AS_ON_A_TPU = {
 
 def _require(module: str, how: str, name: str) -> None:
     if importlib.util.find_spec(module) is None:
-        raise UsageError(f"chips {name} need a compiler that is not installed: {how}")
+        raise UsageError(f"--topology {name} needs a compiler that is not installed: {how}")
 
 
 def _target(gpu: Gpu) -> str:

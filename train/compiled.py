@@ -1,29 +1,12 @@
-"""What a compiled program will do, read from the program: the memory it takes, and what its devices send each other."""
+"""Programs compiled from shapes alone, and the memory that they take."""
 
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
-_KINDS = "all-gather|all-reduce|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast"
-_COLLECTIVE = re.compile(rf"= (\(?[^=]*?) (?:({_KINDS})(?:-start)?)\(")
 _ARRAY = re.compile(r"\b([a-z]+\d+\w*|pred)\[([\d,]*)\]")
-
-
-class Collective(NamedTuple):
-    """One instruction by which devices exchange something."""
-
-    kind: str
-    """`all-gather`, `all-reduce`, `reduce-scatter`, `all-to-all`, `collective-permute`, ..."""
-    shapes: tuple[tuple[int, ...], ...]
-    """Of the arrays of one device that come out of it."""
-
-    @property
-    def largest(self) -> int:
-        """Numbers in the largest of these arrays."""
-        return max((math.prod(shape) for shape in self.shapes), default=0)
 
 
 def abstract(shapes: Any, shardings: Any) -> Any:
@@ -55,8 +38,8 @@ def compile_for(function: Callable[..., Any], *arguments: Any, **options: Any) -
 
     Example:
       >>> compiled = compile_for(lambda x: x + 1, jax.ShapeDtypeStruct((2,), "float32"))
-      >>> collectives(compiled)
-      []
+      >>> peak_memory(compiled) < 100
+      True
     """
     return jax.jit(function, **options).trace(*arguments).lower().compile()
 
@@ -67,30 +50,45 @@ def peak_memory(compiled: jax.stages.Compiled) -> int:
     return int(analysis.peak_memory_in_bytes)
 
 
-def collectives(compiled: jax.stages.Compiled) -> list[Collective]:
-    """Every instruction of a program by which devices exchange something; one in a loop counts once."""
-    return [
-        Collective(kind, tuple(shape for _, shape in _arrays(results)))
-        for results, kind in _COLLECTIVE.findall(compiled.as_text() or "")
-    ]
-
-
-def count(found: list[Collective]) -> Mapping[str, int]:
-    """How many of each kind.
-
-    Example:
-      >>> count([Collective("all-gather", ((2, 3),)), Collective("all-gather", ((3,),))])
-      {'all-gather': 2}
-    """
-    return {kind: sum(one.kind == kind for one in found) for kind in sorted({one.kind for one in found})}
-
-
 def holds(compiled: jax.stages.Compiled, shape: tuple[int, ...]) -> bool:
     """Whether an array of this shape occurs anywhere in a device's program, axes of size 1 left out."""
     wanted = tuple(size for size in shape if size != 1)
-    return any(tuple(n for n in found if n != 1) == wanted for _, found in _arrays(compiled.as_text() or ""))
+    return any(tuple(n for n in found if n != 1) == wanted for _, found in arrays_in(compiled.as_text() or ""))
 
 
-def _arrays(text: str) -> list[tuple[str, tuple[int, ...]]]:
+def arrays_in(text: str) -> list[tuple[str, tuple[int, ...]]]:
     """The dtype and shape of every array type in a program's text."""
     return [(dtype, tuple(int(n) for n in sizes.split(",") if n)) for dtype, sizes in _ARRAY.findall(text)]
+
+
+class Refusal(NamedTuple):
+    """What a TPU's compiler says of a program that does not fit."""
+
+    wanted: int | None
+    """Bytes, at least."""
+    limit: int | None
+    """Bytes that there are."""
+    reason: str
+    """The line that says so."""
+
+
+def refusal(error: Exception) -> Refusal:
+    """Read how much memory a program wanted of how much, from the error that refuses it.
+
+    Args:
+      error: a RESOURCE_EXHAUSTED of `compile_for`.
+
+    Example:
+      >>> refusal(ValueError("RESOURCE_EXHAUSTED: Ran out of memory. Used 31.50G of 15.75G hbm."))[:2]
+      (33822867456, 16911433728)
+    """
+    text = str(error)
+    match = re.search(r"Used ([\d.]+\w?) of ([\d.]+\w?)|\(([\d.]+\w?)\) exceeds available \w+ \(([\d.]+\w?)\)", text)
+    wanted, limit = (_bytes(size) for size in match.groups() if size) if match else (None, None)
+    return Refusal(wanted, limit, (text.splitlines() or [""])[0].removeprefix("RESOURCE_EXHAUSTED: ")[:200])
+
+
+def _bytes(size: str) -> int:
+    """1.5K is 1536 bytes, as XLA writes sizes."""
+    number = float(size.rstrip("BKMGTP"))
+    return round(number * 2 ** (10 * " KMGTP".find(size[-1]))) if size[-1] in "KMGTP" else round(number)

@@ -156,7 +156,7 @@ def test_flags_survive_the_way_through_json():
     assert parse(Config, [*to_arguments(config), "--epochs=4"], prog="test").epochs == 4
 
 
-@pytest.mark.parametrize("command", ["list", "doctor", "resume", "rerun", "bench"])
+@pytest.mark.parametrize("command", ["list", "doctor", "resume", "rerun", "bench", "fits"])
 def test_every_command_explains_itself(xent, command):
     outcome = xent(command, "--help")
     assert outcome.code == 0

@@ -4,7 +4,9 @@ Skipped where the compilers are not installed: the extra `compile` has TPUs', an
 """
 
 import importlib.util
+import json
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +14,14 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from xent.experiments.fits.language_model import outline
+from xent.experiments.fits.outline import compile_step
 from xent.experiments.flags import RunConfig
 from xent.experiments.language_model import Config, chunk_size
-from xent.experiments.language_model_fits import compile_step
 from xent.losses import mean, softmax_cross_entropy_with_integer_labels
 from xent.train.chips import devices_of
-from xent.train.compiled import collectives, compile_for, count, holds, peak_memory
+from xent.train.collectives import collectives, count
+from xent.train.compiled import compile_for, holds, peak_memory
 from xent.train.errors import UsageError
 from xent.train.sharding import make_mesh, parse_mesh
 
@@ -41,7 +45,8 @@ CASES = {
 
 def compiled_step(name):
     chips, mesh, config = CASES[name]
-    return compile_step(config, make_mesh(parse_mesh(mesh), devices_of(chips)))
+    mesh = make_mesh(parse_mesh(mesh), devices_of(chips))
+    return compile_step(outline(config, mesh), mesh)
 
 
 def compiled_plain_loss(name):
@@ -116,9 +121,9 @@ def test_256_h200_train_fully_sharded():
 
 
 @TPU
-@pytest.mark.parametrize("name", ["v5e:3x", "v9z:2x2", "h300:1x1x8"])
-def test_a_chip_of_no_kind_is_one_line(name):
-    with pytest.raises(UsageError, match=f"^chips {name} .*: must be like v5e:16x16, or h100 or h200") as refusal:
+@pytest.mark.parametrize("name", ["v5e:3x", "v5e:32x32"])
+def test_chips_that_do_not_lie_so_are_one_line(name):
+    with pytest.raises(UsageError, match=f"^--topology {name} .*: must be like v5e:16x16, or h100 or h200") as refusal:
         devices_of(name)
     assert "\n" not in str(refusal.value)
 
@@ -126,5 +131,42 @@ def test_a_chip_of_no_kind_is_one_line(name):
 def test_a_chip_without_its_compiler_is_one_line(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for name, how in (("v5e:2x2", "pip install"), ("h200:1x1x8", "pip install --no-deps jax-cuda13-pjrt")):
-        with pytest.raises(UsageError, match=f"^chips {name} need a compiler that is not installed: .*{how}"):
+        with pytest.raises(UsageError, match=f"^--topology {name} needs a compiler that is not installed: .*{how}"):
             devices_of(name)
+
+
+@TPU
+def test_the_command_tries_all_meshes_and_leaves_out_those_that_do_not_divide(xent, tmp_path):
+    outcome = xent("fits", "digits", "--topology", "v5e:2x2", "--sweep", "--batch=66", "--out", "fits.json")
+    assert outcome.code == 0, outcome.err
+    record = json.loads((tmp_path / "fits.json").read_text())
+    assert record["memory"] == 15.75 * 2**30
+    assert {"libtpu", "jax"} <= record["environment"]["versions"].keys()
+    by_mesh = {tuple(one["mesh"].values()): one for one in record["meshes"]}
+    assert by_mesh.keys() == {(4, 1), (2, 2), (1, 4)}
+    assert by_mesh[4, 1]["reason"].startswith("--batch-size 66: must be a multiple of 4")
+    fitting = [one for one in record["meshes"] if one["fits"]]
+    assert fitting == record["meshes"][:2]
+    assert fitting[0]["peak"] <= fitting[1]["peak"]
+    assert all({"all-reduce"} <= {total["kind"] for total in one["collectives"]} for one in fitting)
+
+
+@TPU
+def test_the_command_says_how_much_of_how_much_a_refused_step_wanted(xent):
+    large = ("--vocabulary=262144", "--units=4352", "--layers=1", "--heads=34", "--context=256", "--no-fused")
+    outcome = xent("fits", "language_model", "--topology", "v5e:2x2", "--batch=1024", *large)
+    assert outcome.code == 1
+    assert re.search(r"memory   [\d.]+ GiB a chip at least, [\d.]+ % of 15.75 GiB", outcome.out)
+    assert "fits     does not fit: Ran out of memory" in outcome.out
+    assert "try      --fused, --fully-sharded, --recompute" in outcome.out
+
+
+@GPU
+def test_the_command_compares_with_a_gpus_memory_and_mentions_what_jax_takes(xent):
+    outcome = xent("fits", "digits", "--topology", "h200:1x1x2")
+    assert outcome.code == 0, outcome.err
+    assert "of 141.00 GiB" in outcome.out
+    assert "all-reduce" in outcome.out
+    wide = xent("fits", "digits", "--topology", "h200:1x1x1", "--hidden=62000000", "--batch=8")
+    assert wide.code == 0, wide.err
+    assert "fits     yes, with XLA_PYTHON_CLIENT_MEM_FRACTION above JAX's own 0.75" in wide.out
