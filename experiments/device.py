@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import platform
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +106,28 @@ def host_memory() -> int | None:
 
 
 def device_name() -> str:
+    """Name what JAX computes on: chip, platform, number."""
+    return f"{chip_name()} ({jax.devices()[0].platform} x {jax.device_count()})"
+
+
+def chip_name() -> str:
     """Name the chip JAX computes on; on a CPU, as the operating system names it."""
     device = jax.devices()[0]
-    kind = cpu_model() if device.platform == "cpu" else device.device_kind
-    return f"{kind} ({device.platform} x {jax.device_count()})"
+    return cpu_model() if device.platform == "cpu" else str(device.device_kind)
+
+
+def clock_mhz() -> float | None:
+    """The clock of the chip now, where it can be read: of an NVIDIA GPU, or of the fastest core of a CPU on Linux."""
+    try:
+        if jax.default_backend() == "cpu":
+            lines = Path("/proc/cpuinfo").read_text().splitlines()
+        else:
+            command = ["nvidia-smi", "--query-gpu=clocks.sm", "--format=csv,noheader,nounits"]
+            said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+            lines = [f"cpu MHz: {line}" for line in said.splitlines()]
+        return max(float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz"))
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
 
 
 def cpu_model() -> str:

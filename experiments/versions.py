@@ -41,10 +41,10 @@ def differences(made_with: Mapping[str, str]) -> str:
 
 
 def commit() -> str | None:
-    """Return the commit of the code that runs, with a + if files differ from it; None outside a checkout of it."""
+    """Return the commit of the code that runs, with a + if Python files differ; None outside a checkout of it."""
     try:
         _git("ls-files", "--error-unmatch", __file__)  # a site-packages inside somebody else's checkout is not ours
-        return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain") else "")
+        return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain", "--", ":(top)*.py") else "")
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -52,6 +52,10 @@ def estimate(samples: Sequence[float], confidence: float = 0.95) -> Estimate:
 def ratio(times: Sequence[float], baseline: Sequence[float], confidence: float = 0.95) -> Estimate:
     """Estimate how many times as long as a baseline something takes, from pairs taken in the same round.
 
+    The interval needs no independence of a machine's noise, only of the order within rounds. Whatever drifts, who of a
+    pair came first was drawn, so a drift is as likely to lengthen one as the other: in each round, whether the ratio is
+    above or below its true value is the toss of a coin. That is all that a median's interval stands on.
+
     Example:
       >>> ratio([2.0, 40.0, 6.0], [1.0, 20.0, 3.0]).median
       2.0

@@ -10,29 +10,27 @@ ours to optax's, formed within rounds, with its interval; `null` is that of opta
 the compiled programs need beside arguments and results. What we hold ourselves to on a CPU is, of optax's time, 1.0 for
 the value, 1.1 for value and both gradients, 1.2 for a Hessian-vector product; of its memory 0.1, 0.3 (0.7 where the
 kernel's gradient is as large as the logits) and 0.35. Elsewhere it is 1.05 of its time and a quarter of its memory.
+--quick takes the first head only, with an eighth of its classes.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 from rich.table import Table
 
-from xent.experiments.bench.engine import Built, Case, Measurement, measure, staged
-from xent.experiments.bench.estimate import estimate, ratio
-from xent.experiments.bench.record import cores, refuse, to_record, write
-from xent.experiments.device import device_name, use_device
-from xent.experiments.flags import DeviceConfig, parse
+from xent.experiments.bench import tables
+from xent.experiments.bench.engine import Built, Case, counted, staged
+from xent.experiments.bench.frame import BenchConfig, Benchmark, Plan
+from xent.experiments.bench.frame import main as run
+from xent.experiments.bench.record import Measured
 from xent.losses import linear_softmax_cross_entropy
 from xent.train.errors import require
-from xent.train.progress import make_console, say
 
 What = Literal["value", "gradients", "hessian product"]
 
@@ -51,20 +49,12 @@ class Config:
     """Of hidden states and kernel; optax's logits are float32 either way."""
     chunk_size: int | None = None
     """Tokens at a time; by default, what the loss itself takes."""
-    rounds: int = 5
-    """Samples of each case."""
-    quick: bool = False
-    """Only the first head, with an eighth of its classes."""
-    seed: int = 0
-    """Seed of all arrays and of the order of the cases."""
-    out: Path | None = None
-    """JSON file to write, which must not exist yet."""
-    device: DeviceConfig = field(default_factory=DeviceConfig)
+    against: Literal["optax", "none"] = "optax"
+    """The peer that takes turns with ours."""
+    bench: BenchConfig = field(default_factory=BenchConfig)
 
     def __post_init__(self) -> None:
         """Check every range."""
-        require("--rounds", self.rounds, self.rounds >= 1, "1 or more")
-        require("--seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
         require("--chunk-size", self.chunk_size, self.chunk_size is None or self.chunk_size >= 1, "1 or more")
         for name in ("tokens", "units", "classes"):
             values = getattr(self, name)
@@ -82,19 +72,11 @@ class Head(NamedTuple):
     classes: int
 
 
-class Row(NamedTuple):
-    """A line of the table."""
-
-    head: Head
-    what: What
-    measured: Measurement
-
-
 def heads(config: Config) -> Iterator[Head]:
     """List the problems."""
     shapes = itertools.starmap(Head, zip(config.tokens, config.units, config.classes, strict=True))
-    for head in itertools.islice(shapes, 1 if config.quick else None):
-        yield head._replace(classes=max(head.classes // 8, 1)) if config.quick else head
+    for head in itertools.islice(shapes, 1 if config.bench.quick else None):
+        yield head._replace(classes=max(head.classes // 8, 1)) if config.bench.quick else head
 
 
 def program(loss: Callable[[jax.Array, jax.Array], jax.Array], what: What) -> Callable[..., Any]:
@@ -107,8 +89,8 @@ def program(loss: Callable[[jax.Array, jax.Array], jax.Array], what: What) -> Ca
 
 
 def make_cases(config: Config, head: Head, what: What) -> list[Case]:
-    """List what to time for a head; ratios are to the first, optax's."""
-    keys = jax.random.split(jax.random.key(config.seed), 3)
+    """List what to time for a head; ratios are to the first, optax's if it takes part."""
+    keys = jax.random.split(jax.random.key(config.bench.seed), 3)
     hidden = jax.random.normal(keys[0], (head.tokens, head.units), config.dtype)
     kernel = jax.random.normal(keys[1], (head.units, head.classes), config.dtype) / jnp.sqrt(head.units).astype(
         config.dtype
@@ -119,20 +101,40 @@ def make_cases(config: Config, head: Head, what: What) -> list[Case]:
     def dense(hidden: jax.Array, kernel: jax.Array) -> jax.Array:
         return optax.softmax_cross_entropy_with_integer_labels(product(hidden, kernel), labels).mean()
 
-    def fused(hidden: jax.Array, kernel: jax.Array) -> jax.Array:
-        result: jax.Array = linear_softmax_cross_entropy(hidden, kernel, labels, chunk_size=config.chunk_size)
+    def fused(hidden: jax.Array, kernel: jax.Array, chunk_size: int | None = config.chunk_size) -> jax.Array:
+        result: jax.Array = linear_softmax_cross_entropy(hidden, kernel, labels, chunk_size=chunk_size)
         return result
 
-    def case(name: str, function: Callable[..., Any]) -> Case:
+    def case(name: str, function: Callable[..., Any], alike: Callable[..., Any] | None = None) -> Case:
+        """Its operations are counted of `alike`, if that does the same without a loop."""
+
         def build() -> Built:
             compiled, took = staged(jax.jit(function), hidden, kernel)
-            return Built(lambda: compiled(hidden, kernel), took)
+            flops = took.flops if alike is None else counted(jax.jit(alike), hidden, kernel)
+            return Built(lambda: compiled(hidden, kernel), took._replace(flops=flops))
 
         return Case(name, build, units=head.tokens)
 
-    first = case("optax", program(dense, what))
-    alone = case("product", lambda hidden, kernel: product(hidden, kernel).sum())
-    return [first, case("ours", program(fused, what)), alone, first._replace(name="optax, again")]
+    cases = [
+        case("ours", program(fused, what), program(partial(fused, chunk_size=head.tokens), what)),
+        case("product", lambda hidden, kernel: product(hidden, kernel).sum()),
+    ]
+    if config.against == "optax":
+        cases = [case("optax", program(dense, what)), *cases]
+    return [*cases, cases[0]._replace(name=f"{cases[0].name}, again")]
+
+
+def plans(config: Config) -> Iterator[Plan]:
+    """List the measurements."""
+    for head, what in itertools.product(heads(config), get_args(What)):
+        name = f"fused {what}, {' x '.join(map(str, head))}, {config.dtype}"
+        of = {**head._asdict(), "dtype": config.dtype, "what": what}
+        yield Plan(name, of, config.dtype, "token", partial(make_cases, config, head, what))
+
+
+def says(config: Config) -> list[tuple[str, str]]:
+    """What is timed."""
+    return [("data", "hidden states and kernel drawn from normal distributions, labels at random")]
 
 
 def bounds(head: Head, what: What, backend: str) -> tuple[float, float]:
@@ -143,68 +145,31 @@ def bounds(head: Head, what: What, backend: str) -> tuple[float, float]:
     return {"value": (1.0, 0.1), "gradients": (1.1, 0.3 if narrow else 0.7), "hessian product": (1.2, 0.35)}[what]
 
 
-def table(rows: Sequence[Row], backend: str) -> Table:
-    """Lay the measurements out for people."""
-    title = f"medians of {len(rows[0].measured.order)} rounds in ms, with intervals; memory in MiB"
-    result = Table(title=title, box=None, header_style="bold", padding=(0, 2, 0, 0), title_justify="left")
-    result.add_column("of", no_wrap=True)
-    for header in ("tokens x units x classes", "product", "optax", "ours", "ratio", "interval", "null", "bound"):
-        result.add_column(header, justify="right", no_wrap=True)
-    for header in ("memory\noptax", "memory\nours", "ratio", "bound"):
-        result.add_column(header, justify="right", no_wrap=True)
+def table(rows: Sequence[Measured]) -> Table:
+    """Lay the measurements out, a row each, times in milliseconds."""
+    title = f"medians of {len(rows[0].order)} rounds in ms, with intervals; memory in MiB; ratios are to {{}}"
+    words, numbers = (
+        ["of"],
+        ["tokens x units x classes", "product", "optax", "ours", "ratio", "interval", "null", "bound"],
+    )
+    numbers += ["memory\noptax", "memory\nours", "ratio", "bound"]
+    result = tables.blank(title.format(rows[0].ratios_to), words, numbers)
     for row in rows:
-        theirs, ours, product, again = row.measured.timings
-        times = [f"{estimate(timing.seconds).median * 1e3:.0f}" for timing in (product, theirs, ours)]
-        against, null = ratio(ours.seconds, theirs.seconds), ratio(again.seconds, theirs.seconds)
-        memory = [timing.compile.temporary if timing.compile else None for timing in (theirs, ours)]
-        shown = ["-" if size is None else f"{size / 2**20:.0f}" for size in memory]
+        head = Head(*(row.of[name] for name in Head._fields))
+        times = [tables.shown(row.time(name, 1e3 * head.tokens), 0) for name in ("product", "optax", "ours")]
+        compared = row.ratios_to == "optax"
+        limits = [f"{limit:.2f}" if compared else "-" for limit in bounds(head, row.of["what"], jax.default_backend())]
+        memory = [
+            case.compile.temporary if case and case.compile else None for case in map(row.case, ("optax", "ours"))
+        ]
+        sizes = ["-" if size is None else f"{size / 2**20:.0f}" for size in memory]
         share = f"{memory[1] / memory[0]:.2f}" if memory[0] and memory[1] is not None else "-"
-        limits = bounds(row.head, row.what, backend)
         result.add_row(
-            row.what, " x ".join(map(str, row.head)), *times, f"{against.median:.2f}",
-            f"{against.low:.2f}-{against.high:.2f}", f"{null.low:.2f}-{null.high:.2f}", f"{limits[0]:.2f}",
-            *shown, share, f"{limits[1]:.2f}",
+            row.of["what"], " x ".join(map(str, head)), *times, *tables.with_interval(row.ratio("ours"), 2),
+            tables.interval(row.ratio(row.null), 2), limits[0], *sizes, share, limits[1],
         )  # fmt: skip
     return result
 
 
-def record(config: Config, rows: Sequence[Row]) -> dict[str, Any]:
-    """Make the JSON-able record: what all measurements share, and under `cells` what was measured of each."""
-    shared: dict[str, Any] = {}
-    measured = []
-    for row in rows:
-        whole = to_record("fused", "token", dataclasses.asdict(config), row.measured)
-        own = {name: whole.pop(name) for name in ("ratios_to", "cases", "order")}
-        shared = whole
-        limits = dict(zip(("bound", "memory_bound"), bounds(row.head, row.what, jax.default_backend()), strict=True))
-        measured.append({**row.head._asdict(), "what": row.what, **limits, **own})
-    return {**shared, "cells": measured}
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Measure, show a table, write the record."""
-    config = parse(Config, arguments, prog="xent bench fused", about=__doc__)
-    refuse(config.out)
-    use_device(config.device)
-    console = make_console()
-    say(console, "device", f"{device_name()}, jax {jax.__version__}, {cores()} threads")
-    say(console, "data", "hidden states and kernel drawn from normal distributions, labels at random")
-    rows: list[Row] = []
-    with console.status("drawing") as status:
-
-        def show(name: str, text: str) -> None:
-            status.update(f"{name}: {text}")
-
-        for head in heads(config):
-            whats: tuple[What, ...] = ("value", "gradients", "hessian product")
-            for what in whats:
-                name = f"{what}, {' x '.join(map(str, head))}"
-                cases = make_cases(config, head, what)
-                rows.append(
-                    Row(head, what, measure(cases, rounds=config.rounds, seed=config.seed, report=partial(show, name)))
-                )
-    console.width = max(console.width, 140)  # a table cut off says nothing
-    console.print(table(rows, jax.default_backend()))
-    if config.out is not None:
-        write(config.out, record(config, rows))
-        say(console, "wrote", str(config.out))
+BENCHMARK = Benchmark("fused", __doc__, Config, says, plans, table)
+main = partial(run, BENCHMARK)

@@ -1,7 +1,7 @@
 """What `xent bench losses` times: each loss as ours and as optax's, on random logits, and a copy of the same bytes."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from xent import losses
+from xent.experiments.bench import losses_torch, torch_peer
 from xent.experiments.bench.engine import Built, Case, staged
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
@@ -58,14 +59,15 @@ class Cell(NamedTuple):
     what: What
 
 
-def make_inputs(cell: Cell, seed: int) -> tuple[jax.Array, jax.Array]:
+@lru_cache(maxsize=1)  # value and gradient are measured one after the other, on the same numbers
+def make_inputs(loss: str, batch: int, classes: int, dtype: str, seed: int) -> tuple[jax.Array, jax.Array]:
     """Draw logits `[batch, classes]`, normal with standard deviation 3, and the labels that the loss takes."""
     for_logits, for_labels = jax.random.split(jax.random.key(seed))
 
     @jax.jit
     def draw() -> tuple[jax.Array, jax.Array]:
-        logits = 3 * jax.random.normal(for_logits, (cell.batch, cell.classes), cell.dtype)
-        return logits, LOSSES[cell.loss].labels(for_labels, logits)
+        logits = 3 * jax.random.normal(for_logits, (batch, classes), dtype)
+        return logits, LOSSES[loss].labels(for_labels, logits)
 
     return jax.block_until_ready(draw())
 
@@ -79,22 +81,25 @@ def program(loss: Loss, what: What) -> Callable[..., Any]:
     return value if what == "value" else jax.value_and_grad(value)
 
 
-def make_cases(cell: Cell, inputs: tuple[jax.Array, jax.Array]) -> list[Case]:
-    """List what to time for a cell; ratios are to the first, optax's."""
+def make_cases(cell: Cell, seed: int, against: torch_peer.Against) -> list[Case]:
+    """List what to time for a cell; ratios are to the first, a peer if there is one."""
+    inputs = make_inputs(*cell[:4], seed)
     peers = LOSSES[cell.loss]
 
     def case(name: str, function: Callable[..., Any], *arguments: jax.Array) -> Case:
-        @cache  # for the same case listed again
         def build() -> Built:
             compiled, took = staged(jax.jit(function), *arguments)
             return Built(lambda: compiled(*arguments), took)
 
         return Case(name, build, units=cell.batch)
 
-    optax_case = case("optax", program(peers.optax, cell.what), *inputs)
-    return [
-        optax_case,
+    cases = [
         case("ours", program(peers.ours, cell.what), *inputs),
         case("copy", jnp.copy, inputs[0]),
-        optax_case._replace(name="optax, again"),
     ]
+    if torch_peer.takes_part(against):
+        build = losses_torch.build(cell.loss, cell.what == "gradient", *inputs)
+        cases = [Case("PyTorch", build, units=cell.batch), *cases]
+    if against in ("all", "optax"):
+        cases = [case("optax", program(peers.optax, cell.what), *inputs), *cases]
+    return [*cases, cases[0]._replace(name=f"{cases[0].name}, again")]

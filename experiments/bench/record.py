@@ -1,22 +1,73 @@
-"""A measurement for machines (one JSON file with every sample) and for people (a table)."""
+"""What a benchmark found, for machines: measurements with every sample, and what they depend on."""
 
-import json
 import os
 import platform
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
-from rich.table import Table
 
-from xent.experiments.bench.engine import Measurement, Timing
+from xent.experiments.bench.engine import Compile, Timing
 from xent.experiments.bench.estimate import Estimate, estimate, ratio
-from xent.experiments.device import device_name
+from xent.experiments.device import chip_name, clock_mhz
 from xent.experiments.versions import commit, versions
-from xent.train.errors import UsageError
 
-SCHEMA = 2
-"""Changes when a reader of older files would misread a newer one."""
+
+class Measured(NamedTuple):
+    """One entry of a file's `measurements`, whose form `schema.py` fixes."""
+
+    benchmark: str
+    name: str
+    """The same on every machine."""
+    of: dict[str, Any]
+    """What the name says, for machines."""
+    dtype: str
+    unit: str
+    ratios_to: str
+    """The name of a case."""
+    null: str | None
+    """The name of the case that is that one a second time."""
+    order: tuple[tuple[int, ...], ...]
+    curve: tuple[float, ...] | None
+    cases: tuple[Timing, ...]
+
+    def case(self, name: str) -> Timing | None:
+        """The case of this name, if it was measured."""
+        return next((case for case in self.cases if case.name == name), None)
+
+    def time(self, name: str, scale: float = 1.0) -> Estimate | None:
+        """Seconds that a unit takes, times `scale`."""
+        case = self.case(name)
+        return case and estimate([second * scale / case.units for second in case.seconds])
+
+    def ratio(self, name: str | None) -> Estimate | None:
+        """How many times as long a unit takes as in the case that ratios are to."""
+        case, base = self.case(name or ""), self.case(self.ratios_to)
+        if case is None or base is None:
+            return None
+        times, bases = ([second / one.units for second in one.seconds] for one in (case, base))
+        return ratio(times, bases)
+
+
+def to_json(measured: Measured) -> dict[str, Any]:
+    """Make the entry of a file."""
+    cases = [
+        {**case._asdict(), "compile": case.compile and case.compile._asdict(), "seconds": list(case.seconds)}
+        for case in measured.cases
+    ]
+    curve = None if measured.curve is None else list(measured.curve)
+    return {**measured._asdict(), "order": [list(turns) for turns in measured.order], "curve": curve, "cases": cases}
+
+
+def from_json(entry: Mapping[str, Any]) -> Measured:
+    """Read the entry of a file."""
+    cases = tuple(
+        Timing(**{**case, "compile": case["compile"] and Compile(**case["compile"]), "seconds": tuple(case["seconds"])})
+        for case in entry["cases"]
+    )
+    curve = None if entry["curve"] is None else tuple(entry["curve"])
+    order = tuple(tuple(turns) for turns in entry["order"])
+    return Measured(**{**entry, "order": order, "curve": curve, "cases": cases})
 
 
 def cores() -> int:
@@ -24,97 +75,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def environment() -> dict[str, Any]:
-    """Return what a result depends on besides the code and its flags."""
+def environment(precision: str) -> dict[str, Any]:
+    """Return what a result depends on besides its flags; `precision` is that of float32 products, as asked for."""
     return {
         "versions": versions("torch"),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "device": device_name(),
+        "device": chip_name(),
         "backend": jax.default_backend(),
+        "devices": jax.device_count(),
         "cores": cores(),
+        "clock_mhz": clock_mhz(),
+        "matmul_precision": None if precision == "default" else precision,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "commit": commit(),
     }
-
-
-def to_record(benchmark: str, unit: str, flags: dict[str, Any], measured: Measurement) -> dict[str, Any]:
-    """Make the JSON-able record of a measurement.
-
-    Args:
-      benchmark: its name.
-      unit: what `units` counts: step, example.
-      flags: what was asked for.
-      measured: from `measure`; the first case is what ratios are to.
-    """
-    cases = []
-    for timing in measured.timings:
-        per_unit, to_first = _estimates(timing, measured)
-        compiled = timing.compile._asdict() if timing.compile else None
-        derived = {"microseconds_per_unit": per_unit._asdict(), "ratio": to_first._asdict()}
-        cases.append({**timing._asdict(), "compile": compiled, **derived})
-    return {
-        "schema": SCHEMA,
-        "benchmark": benchmark,
-        "unit": unit,
-        "flags": flags,
-        "environment": environment(),
-        "ratios_to": measured.timings[0].name,
-        "cases": cases,
-        "order": measured.order,
-    }
-
-
-def table(unit: str, measured: Measurement) -> Table:
-    """Lay a measurement out for people, a row a case; ratios are to the first."""
-    confidence = estimate(measured.timings[0].seconds).confidence
-    title = f"medians of {len(measured.order)} rounds, with {confidence:.0%} intervals; ratios to the first"
-    result = Table(title=title, box=None, header_style="bold", padding=(0, 2, 0, 0), title_justify="left")
-    result.add_column("", no_wrap=True)
-    for header in (f"µs a {unit}", "interval", "ratio", "interval", "compile s"):
-        result.add_column(header, justify="right", no_wrap=True)
-    for timing in measured.timings:
-        per_unit, to_first = _estimates(timing, measured)
-        compiled = f"{timing.compile.seconds:.2f}" if timing.compile else "-"
-        result.add_row(timing.name, *_show(per_unit, 0), *_show(to_first, 2), compiled)
-    return result
-
-
-def _estimates(timing: Timing, measured: Measurement) -> tuple[Estimate, Estimate]:
-    """Microseconds per unit, and the ratio of that to the first case's."""
-    per_unit = [second * 1e6 / timing.units for second in timing.seconds]
-    first = measured.timings[0]
-    return estimate(per_unit), ratio(per_unit, [second * 1e6 / first.units for second in first.seconds])
-
-
-def _show(value: Estimate, digits: int) -> tuple[str, str]:
-    """The median with one digit more than its interval."""
-    return f"{value.median:.{digits + 1}f}", f"{value.low:.{digits}f}-{value.high:.{digits}f}"
-
-
-def refuse(out: Path | None) -> None:
-    """Refuse a file that exists or cannot be written, before any time is spent for it.
-
-    Raises:
-      UsageError: if so.
-    """
-    if out is None:
-        return
-    if out.exists():
-        raise UsageError(f"--out {out} exists: name a new file")
-    if not os.access(out.parent, os.W_OK | os.X_OK) or not out.parent.is_dir():
-        raise UsageError(f"--out {out}: {out.parent} is no folder that can be written")
-
-
-def write(out: Path, record: dict[str, Any]) -> None:
-    """Write a record to a new file.
-
-    Raises:
-      UsageError: if it came to exist in the meantime.
-    """
-    try:
-        with out.open("x") as file:
-            json.dump(record, file, indent=1, default=str)
-            file.write("\n")
-    except FileExistsError:
-        raise UsageError(f"--out {out} exists: name a new file") from None

@@ -44,7 +44,13 @@ _CASE = _object(
         "compile": _or_null(_COMPILE),
         "warm_up": {**_SECONDS, "description": "the first call, which is no sample"},
         "seconds": {"type": "array", "items": _SECONDS, "minItems": 1, "description": "entry r is round r's call"},
-    }
+        "calls": {
+            "type": "integer",
+            "minimum": 1,
+            "description": "calls that a sample is the mean of: one, but for those too short to be timed alone",
+        },
+    },
+    optional=("calls",),
 )
 
 _MEASUREMENT = _object(

@@ -1,89 +1,88 @@
-"""Time a training step of the article's job (784-256-10, ReLU, Adam, batches of 64), as ours and as others run it.
+"""Time a training step of every experiment, and of the article's job (784-256-10, ReLU, Adam) as others run it, too.
 
-    xent bench train                      about a minute on two cores
-    xent bench train --out train.json     with every sample
+    xent bench train                                    some five minutes on two cores
+    xent bench train --experiment digits --batch-size 64
+    xent bench train --out train.json                   with every sample, and the loss of the first steps
 
-The 60000 images are random bytes. "again" is the first case a second time: its ratio to the first is noise alone.
+Data are generated: 60000 images of random bytes, random tokens. At the first of the batch sizes of `digits` its step
+stands beside PyTorch's, a plain optax script's, and the two products that it cannot avoid; "again" is the first case a
+second time: its ratio to the first is noise alone. The losses of the first 50 steps start from the same bits on every
+machine. --quick takes fewer batch sizes.
 """
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cache, partial
 
-import jax
-
-from xent.experiments.bench.engine import Case, measure
-from xent.experiments.bench.record import cores, refuse, table, to_record, write
-from xent.experiments.bench.train_cases import EXAMPLES, Job, ours, plain, products, random_job
-from xent.experiments.bench.train_torch import installed, pytorch
-from xent.experiments.device import device_name, use_device
-from xent.experiments.flags import DeviceConfig, parse
+from xent.experiments.bench import tables, torch_peer, train_start
+from xent.experiments.bench.engine import Case
+from xent.experiments.bench.frame import BenchConfig, Benchmark, Plan
+from xent.experiments.bench.frame import main as run
+from xent.experiments.bench.train_cases import EXAMPLES
+from xent.experiments.bench.train_experiments import CONTRIBUTIONS, SEQUENCES, Asked
 from xent.train.errors import require
-from xent.train.progress import make_console, say
 
 
 @dataclass(frozen=True)
 class Config:
-    """Time a training step of the default job."""
+    """Time a training step of every experiment."""
 
-    rounds: int = 20
-    """Samples of each case."""
+    experiment: tuple[str, ...] = tuple(CONTRIBUTIONS)
+    """Which."""
+    batch_size: tuple[int, ...] = ()
+    """Examples a step; not given: each experiment's own choice of several."""
     steps: int = 200
-    """Steps a sample."""
-    batch_size: int = 64
-    """Examples a step."""
+    """Steps a sample at the first batch size; at larger ones fewer, but a quarter; of language_model a tenth."""
     hidden: int = 256
-    """Units of the hidden layer."""
-    seed: int = 0
-    """Seed of data, weights and the order of the cases."""
-    torch: bool = True
-    """Time PyTorch too, if it is installed; on a CPU only."""
-    out: Path | None = None
-    """JSON file to write, which must not exist yet."""
-    device: DeviceConfig = field(default_factory=DeviceConfig)
+    """Units of the hidden layer of digits and saturation."""
+    against: torch_peer.Against = "all"
+    """Peers that take turns with ours: a plain optax script, PyTorch (on a CPU), all that are installed, or none."""
+    bench: BenchConfig = field(default_factory=BenchConfig)
 
     def __post_init__(self) -> None:
         """Check every range."""
-        for name in ("rounds", "steps", "hidden"):
+        known = bool(self.experiment) and set(self.experiment) <= set(CONTRIBUTIONS)
+        require("--experiment", " ".join(self.experiment), known, f"some of {', '.join(CONTRIBUTIONS)}")
+        for name in ("steps", "hidden"):
             require(f"--{name}", getattr(self, name), 1 <= getattr(self, name) < 2**31, "from 1 to 2147483647")
-        require("--batch-size", self.batch_size, 1 <= self.batch_size <= EXAMPLES, f"from 1 to {EXAMPLES}")
-        require("--seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
+        most = SEQUENCES if "language_model" in self.experiment else EXAMPLES
+        for size in self.batch_size:
+            require("--batch-size", size, 1 <= size <= most, f"from 1 to {most}")
 
 
-def make_cases(job: Job, torch: bool) -> list[Case]:
-    """List what to time; ratios are to the first."""
-    peers = [
-        pytorch(job, "PyTorch"),
-        pytorch(job, "PyTorch, fused Adam", fused=True),
-        pytorch(job, "the same, one thread", fused=True, threads=1),
-    ]
-    return [
-        ours(job, "ours"),
-        ours(job, "ours, one step a call", single=True),
-        plain(job, "plain optax script"),
-        *(peers if torch else []),
-        products(job, "two large products"),
-        ours(job, "ours, again"),
-    ]
+def plans(config: Config) -> Iterator[Plan]:
+    """List the measurements."""
+    for experiment in dict.fromkeys(config.experiment):
+        part = CONTRIBUTIONS[experiment]
+        sizes = tuple(dict.fromkeys(config.batch_size or (part.quick if config.bench.quick else part.batches)))
+        most = max(1, config.steps // part.slower)
+        for size in sizes:
+            steps, first = max(1, most // 4, most * sizes[0] // size), size == sizes[0]
+            yield plan(experiment, Asked(config.hidden, size, steps, config.bench.seed, config.against, first))
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Measure, show a table, write the record."""
-    config = parse(Config, arguments, prog="xent bench train", about=__doc__)
-    refuse(config.out)
-    use_device(config.device)
-    console = make_console()
-    say(console, "device", f"{device_name()}, jax {jax.__version__}, {cores()} threads")
-    say(console, "data", f"{EXAMPLES} x 784 random bytes, ten labels, generated")
-    torch = config.torch and installed() and jax.default_backend() == "cpu"
-    if config.torch and not torch:
-        reason = "is timed on a CPU only" if installed() else "is not installed"
-        say(console, "left out", f"PyTorch, which {reason}")
-    job = random_job(hidden=config.hidden, batch_size=config.batch_size, steps=config.steps, seed=config.seed)
-    with console.status("building") as status:
-        measured = measure(make_cases(job, torch), rounds=config.rounds, seed=config.seed, report=status.update)
-    console.print(table("step", measured))
-    if config.out is not None:
-        write(config.out, to_record("train", "step", dataclasses.asdict(config), measured))
-        say(console, "wrote", str(config.out))
+def plan(experiment: str, asked: Asked) -> Plan:
+    """One experiment at one batch size."""
+    contribution = CONTRIBUTIONS[experiment]
+
+    @cache  # for the case and for the curve
+    def begin() -> train_start.Started:
+        return train_start.start(contribution.parts(asked), asked.batch_size, asked.steps, asked.seed)
+
+    def cases() -> list[Case]:
+        own = train_start.case(begin, "ours", asked.steps)
+        return [own, *contribution.beside(asked), own._replace(name="ours, again")]
+
+    of = {"experiment": experiment, "what": "step", "batch": asked.batch_size, **contribution.sizes(asked.hidden)}
+    name = f"{experiment}, batch {asked.batch_size}"
+    return Plan(name, of, "float32", "step", cases, lambda: train_start.curve(begin()))
+
+
+def says(config: Config) -> list[tuple[str, str]]:
+    """What is timed, and what is not."""
+    data = f"generated: {EXAMPLES} x 784 random bytes and ten labels, half of them told by bright pixels; random tokens"
+    return [("data", data), *torch_peer.left_out(config.against)]
+
+
+BENCHMARK = Benchmark("train", __doc__, Config, says, plans, tables.cases, rounds=22)
+main = partial(run, BENCHMARK)

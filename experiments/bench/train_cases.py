@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,12 +13,11 @@ import numpy as np
 import optax
 
 from xent.experiments import digits
-from xent.experiments.bench.engine import Built, Case, Compile, staged
+from xent.experiments.bench import train_start
+from xent.experiments.bench.engine import Built, Case, counted, size_in_bytes, staged
+from xent.experiments.bench.train_start import Parts, Started
 from xent.models.mlp import mlp
-from xent.train.loop import Call, fit, make_call
 from xent.train.optimizers import make_optimizer
-from xent.train.source import Source, array_source
-from xent.train.step import TrainState, init_state, make_train_step
 
 EXAMPLES, CLASSES = 60_000, 10
 SIDE = 28
@@ -40,73 +40,40 @@ class Job(NamedTuple):
 
 def random_job(*, hidden: int, batch_size: int, steps: int, seed: int) -> Job:
     """Draw images and labels."""
+    return Job(*random_images(EXAMPLES, SIDE, seed), hidden, batch_size, steps, seed)
+
+
+@lru_cache(maxsize=1)
+def random_images(examples: int, side: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw bytes, uint8 `[examples, side, side, 1]`, and labels, int32 `[examples]`.
+
+    Half of the labels are told by bright pixels, so that there is something to learn, and never all of it: gradients
+    that vanish would be another amount of work on a CPU.
+    """
     draw = np.random.default_rng(seed)
-    images = draw.integers(0, 256, (EXAMPLES, SIDE, SIDE, 1), dtype=np.uint8)
-    labels = draw.integers(0, CLASSES, EXAMPLES, dtype=np.int32)
-    return Job(images, labels, hidden, batch_size, steps, seed)
+    pixels = draw.integers(0, 256, (examples, side * side), dtype=np.uint8)
+    told, labels = draw.integers(0, CLASSES, (2, examples), dtype=np.int32)
+    width = side * side // CLASSES
+    pixels[np.arange(examples)[:, None], told[:, None] * width + np.arange(width)[None]] = 255
+    return pixels.reshape(examples, side, side, 1), np.where(draw.integers(0, 2, examples) == 1, told, labels)
 
 
-STEPS_PER_CALL = 100
-
-
-class Started(NamedTuple):
-    """The default job, compiled and ready for its first step."""
-
-    call: Call
-    state: TrainState
-    source: Source
-    compile: Compile
+def digits_parts(job: Job) -> Parts:
+    """The default job of `xent digits`, on generated images."""
+    config = digits.Config(hidden=job.hidden, batch_size=job.batch_size)
+    apply, params = mlp(jax.random.key(0), inputs=SIDE * SIDE, hidden=job.hidden, outputs=CLASSES)
+    optimizer = make_optimizer(config.optimizer, steps=job.steps)
+    return Parts(digits.make_loss(config, apply), params, optimizer, {"image": job.images, "label": job.labels})
 
 
 def start_ours(job: Job, *, single: bool = False) -> Started:
-    """Set the job up through the functions that `xent digits` calls: many steps a call, or one."""
-    config = digits.Config(hidden=job.hidden, batch_size=job.batch_size)
-    weights, order, noise = jax.random.split(jax.random.key(job.seed), 3)
-    apply, params = mlp(weights, inputs=SIDE * SIDE, hidden=job.hidden, outputs=CLASSES)
-    optimizer = make_optimizer(config.optimizer, steps=job.steps)
-    step = make_train_step(digits.make_loss(config, apply), optimizer)
-    source = array_source({"image": job.images, "label": job.labels}, job.batch_size, order)
-    state = init_state(params, optimizer, noise)
-    jitted = make_call(step, source, patience=config.patience, single=single)
-    call, took = staged(jitted, state, source.feed(0), np.int32(1))
-    return Started(call, state, source, took)
-
-
-def run_ours(
-    job: Job,
-    started: Started,
-    state: TrainState,
-    *,
-    single: bool = False,
-    pause: Callable[[int], bool] = lambda _: False,
-    save: Callable[[TrainState], None] = lambda _: None,
-) -> TrainState:
-    """Train on for the job's steps.
-
-    Metrics are summed, steps that are not finite guarded against, logs delivered one call late; they go nowhere.
-    """
-    return fit(
-        started.call, state, started.source, steps=int(state.step) + job.steps,
-        steps_per_call=1 if single else STEPS_PER_CALL, patience=digits.Config().patience, evaluate=lambda _: {},
-        record=lambda _: None, pause=pause, save=save,
-    )  # fmt: skip
+    """Set the job up through the functions that `xent digits` calls."""
+    return train_start.start(digits_parts(job), job.batch_size, job.steps, job.seed, single)
 
 
 def ours(job: Job, name: str, *, single: bool = False) -> Case:
     """Train as `xent digits` does, without its files."""
-
-    def build() -> Built:
-        started = start_ours(job, single=single)
-        state = started.state
-
-        def run() -> Any:
-            nonlocal state
-            state = run_ours(job, started, state, single=single)
-            return state
-
-        return Built(run, started.compile)
-
-    return Case(name, build, job.steps)
+    return train_start.case(partial(start_ours, job, single=single), name, job.steps, single=single)
 
 
 def plain_loss(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
@@ -142,6 +109,9 @@ def plain(job: Job, name: str) -> Case:
         batches = shuffled(job)
         jitted = jax.jit(plain_step(optimizer), donate_argnums=(0, 1))
         step, took = staged(jitted, params, opt_state, images, labels, next(batches))
+        batch = jax.eval_shape(lambda: (images[: job.batch_size], labels[: job.batch_size]))
+        flops = None if took.flops is None else took.flops * job.steps
+        took = took._replace(flops=flops, moved=job.steps * size_in_bytes(params, opt_state, batch, params, opt_state))
 
         def run() -> Any:
             nonlocal params, opt_state
@@ -183,6 +153,7 @@ def products(job: Job, name: str) -> Case:
             return jax.lax.scan(lambda w, _: (x.T @ (x @ w), None), w, length=job.steps)[0]
 
         compiled, took = staged(jax.jit(many), x, w)
-        return Built(lambda: compiled(x, w), took)
+        flops, moved = counted(jax.jit(many), x, w, times=job.steps), job.steps * size_in_bytes(x, w, w)
+        return Built(lambda: compiled(x, w), took._replace(flops=flops, moved=moved))
 
     return Case(name, build, job.steps)

@@ -1,18 +1,12 @@
 """The article's job in PyTorch, where it is installed: data in memory, no DataLoader, as many threads as JAX has."""
 
-import importlib
-import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
+from xent.experiments.bench import torch_peer
 from xent.experiments.bench.engine import Built, Case
 from xent.experiments.bench.record import cores
 from xent.experiments.bench.train_cases import CLASSES, LEARNING_RATE, SIDE, Job
-
-
-def installed() -> bool:
-    """Whether PyTorch can be imported; it is no dependency of ours."""
-    return importlib.util.find_spec("torch") is not None
 
 
 def pytorch(job: Job, name: str, *, fused: bool = False, threads: int | None = None) -> Case:
@@ -29,7 +23,7 @@ def pytorch(job: Job, name: str, *, fused: bool = False, threads: int | None = N
     """
 
     def build() -> Built:
-        torch: Any = importlib.import_module("torch")  # Any: typed where it is installed, unknown where it is not
+        torch = torch_peer.load()
         torch.manual_seed(job.seed)
         images = torch.from_numpy(job.images.reshape(len(job.images), -1))
         labels = torch.from_numpy(job.labels).long()

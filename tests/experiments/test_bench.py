@@ -1,9 +1,11 @@
 """`xent bench`: the stopwatch against clocks that are known, and the command line at its smallest."""
 
+import contextlib
 import json
 import math
 import random
 import statistics
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xent.experiments.__main__ import main as xent
-from xent.experiments.bench import engine, record, train_cases
-from xent.experiments.bench.engine import Built, Case, Compile, measure
+from xent.experiments.bench import engine, train_cases, train_start
+from xent.experiments.bench.engine import Built, Case, Compile, counted, measure, staged
 from xent.experiments.bench.estimate import estimate, ratio
+from xent.experiments.bench.record import Measured, from_json, to_json
+from xent.experiments.bench.train_experiments import CONTRIBUTIONS, Asked
+from xent.experiments.table import EXPERIMENTS
 from xent.models.mlp import mlp
 from xent.train.step import init_state, make_train_step
-
-TINY = ["bench", "train", "--rounds=2", "--steps=3", "--batch-size=4", "--hidden=8", "--no-torch"]
 
 
 class FakeTime:
@@ -73,6 +76,60 @@ def test_order_depends_on_the_seed_and_on_nothing_else():
     assert engine.orders(5, 10, seed=4) != first
 
 
+def test_of_any_two_cases_each_comes_first_in_half_of_the_rounds():
+    """So that what a place in a round does to a time, it does to both."""
+    order = engine.orders(4, 10, seed=0)
+    for a, b in ((0, 1), (0, 3), (2, 1)):
+        assert sum(turns.index(a) < turns.index(b) for turns in order) == 5
+    assert len(engine.orders(4, 7, seed=0)) == 7
+
+
+def test_a_call_too_short_to_be_timed_alone_is_repeated_within_a_sample():
+    time = FakeTime()
+    short, long = timed(time, time.case("short", 0.003), time.case("long", 2.0), rounds=3, least=0.02).timings
+    assert (short.calls, long.calls) == (7, 1)
+    assert short.seconds == pytest.approx((0.003,) * 3)
+    assert time.log.count("short") == 2 + 3 * 7  # to warm up, to see how long it takes, and the samples
+    assert time.log.count("long") == 1 + 3
+
+
+def test_a_case_that_is_listed_twice_is_built_once_and_called_as_often():
+    """Else the null test would find the luck of a second build."""
+    time = FakeTime()
+    case = time.case("a", 0.03, *(0.004 + 0.001 * (i % 3) for i in range(50)))
+    one, again = timed(time, case, case._replace(name="again"), rounds=2).timings
+    assert time.log.count("build a") == 1
+    assert one.calls == again.calls > 1
+    assert again.name == "again"
+
+
+def test_what_a_case_holds_is_given_back_however_it_ends():
+    closed = []
+
+    def fails():
+        raise ArithmeticError
+
+    for run in (lambda: None, fails):
+        case = Case("one", lambda run=run: Built(run, close=lambda: closed.append(run)), units=1)
+        with contextlib.suppress(ArithmeticError):
+            measure([case], rounds=1, pause=0.0, least=0.0)
+    assert len(closed) == 2
+
+
+def test_operations_are_counted_before_compilation_and_bytes_after():
+    x, y = jnp.ones((8, 16)), jnp.ones((16, 4))
+    _, took = staged(jax.jit(jnp.dot), x, y)
+    assert took.flops == 2 * 8 * 16 * 4
+    assert took.moved == 4 * (8 * 16 + 16 * 4 + 8 * 4)
+    assert took.peak >= took.moved
+
+
+def test_a_loop_is_counted_as_often_as_it_runs():
+    powers = jax.jit(lambda x: jax.lax.scan(lambda y, _: (y @ x, None), x, length=5)[0])
+    x = jax.ShapeDtypeStruct((8, 8), "float32")
+    assert counted(powers, x, times=5) == pytest.approx(5 * 2 * 8**3, rel=0.01)  # and five counts of the loop
+
+
 def test_samples_are_filed_by_round_and_hold_neither_rest_nor_warm_up_nor_building():
     time = FakeTime()
     a, b = timed(time, time.case("a", 50.0, 1.0, 2.0, 3.0), time.case("b", 7.0), rounds=3, pause=10.0).timings
@@ -85,7 +142,7 @@ def test_a_run_is_over_when_its_arrays_are_computed(monkeypatch):
     waited = []
     monkeypatch.setattr(engine.jax, "block_until_ready", waited.append)
     case = Case("one", lambda: Built(lambda: "arrays"), units=1)
-    measure([case], rounds=2, pause=0.0)
+    measure([case], rounds=2, pause=0.0, least=0.0)
     assert waited == ["arrays"] * 3
 
 
@@ -139,10 +196,12 @@ def test_estimates_refuse_what_they_cannot_use():
 def test_ratios_are_per_unit_and_to_the_first_case():
     time = FakeTime()
     a, b = time.case("a", 2.0), time.case("b", 2.0)._replace(units=8)
-    text = record.to_record("train", "step", {}, timed(time, a, b, rounds=3))
-    assert [case["microseconds_per_unit"]["median"] for case in text["cases"]] == [1e6, 0.25e6]
-    assert [case["ratio"]["median"] for case in text["cases"]] == [1.0, 0.25]
-    assert text["ratios_to"] == "a"
+    timings, order = timed(time, a, b, rounds=3)
+    row = Measured("train", "one", {}, "float32", "step", "a", None, order, (1.0, 0.5), timings)
+    assert [row.time(name, 1e6).median for name in "ab"] == [1e6, 0.25e6]
+    assert [row.ratio(name).median for name in "ab"] == [1.0, 0.25]
+    assert row.ratio("c") is row.ratio(row.null) is None
+    assert from_json(json.loads(json.dumps(to_json(row)))) == row
 
 
 def test_the_plain_script_and_ours_train_the_same_network():
@@ -178,53 +237,40 @@ def test_products_stay_finite_for_ever(batch_size, hidden):
     assert 0.1 < float(jnp.abs(w).max()) < 100
 
 
-@pytest.fixture
-def precision():
-    """What the command sets for its own process."""
-    before = jax.config.jax_default_matmul_precision
-    yield
-    jax.config.update("jax_default_matmul_precision", before)
+def test_every_experiment_has_its_step_timed():
+    assert set(CONTRIBUTIONS) == set(EXPERIMENTS)
 
 
-@pytest.mark.usefixtures("precision")
-def test_the_command_measures_and_writes_every_sample(tmp_path, capsys):
-    out = tmp_path / "train.json"
-    xent([*TINY, f"--out={out}"])
-    said = capsys.readouterr().out
-    text = json.loads(out.read_text())
-    names = [case["name"] for case in text["cases"]]
-    assert names == ["ours", "ours, one step a call", "plain optax script", "two large products", "ours, again"]
-    assert all(name in said for name in names)
-    for case in text["cases"]:
-        assert case["units"] == 3
-        assert len(case["seconds"]) == 2
-        assert min(case["seconds"]) > 0
-        assert case["ratio"]["low"] <= case["ratio"]["median"] <= case["ratio"]["high"]
-        assert set(case["compile"]) == {"trace", "lower", "compile", "temporary"}
-    assert text["cases"][0]["ratio"]["median"] == 1
-    assert sorted(text["order"][0]) == [0, 1, 2, 3, 4]
-    assert (text["schema"], text["benchmark"], text["unit"]) == (2, "train", "step")
-    assert text["flags"]["batch_size"] == 4
-    assert {"versions", "device", "cores", "commit", "xla_flags"} <= set(text["environment"])
+SUMS = {"digits": 1628034887, "language_model": 861530797, "saturation": 4046924892}
 
 
-def test_an_existing_file_is_refused_before_any_work(tmp_path, capsys):
-    out = tmp_path / "train.json"
-    out.write_text("precious")
-    assert refused([*TINY, f"--out={out}"], capsys) == f"xent: --out {out} exists: name a new file\n"
-    assert out.read_text() == "precious"
-    with pytest.raises(ValueError, match="exists"):
-        record.write(out, {})
-    assert out.read_text() == "precious"
+@pytest.mark.parametrize("name", list(SUMS))
+def test_a_curve_begins_with_the_same_bits_on_every_machine(name):
+    """Whatever device draws: these sums were written down once."""
+    parts = CONTRIBUTIONS[name].parts(Asked(8, 4, 1, 0, "none", True))
+    begun = train_start.same_everywhere(parts.params, 0), dict(parts.arrays)
+    sums = [zlib.crc32(np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(begun)]
+    assert zlib.crc32(repr(sums).encode()) == SUMS[name]
+
+
+def test_a_curve_is_the_loss_of_each_step():
+    job = train_cases.random_job(hidden=8, batch_size=64, steps=1, seed=0)
+    started = train_cases.start_ours(job)
+    found = train_start.curve(started, steps=30)
+    assert len(found) == 30
+    assert found[0] == pytest.approx(math.log(10), abs=0.5)
+    assert np.mean(found[-5:]) < np.mean(found[:5]) - 0.1
+    assert train_start.curve(started, steps=3) == found[:3]  # from the start again
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["bench", "trian"], "no benchmark 'trian': did you mean train?"),
-        (["bench", "xyz"], "no benchmark 'xyz': there are train"),
-        (["bench", "train", "--rounds=0"], "--rounds 0: must be from 1 to 2147483647"),
-        (["bench", "train", "--batch-size=60001"], "--batch-size 60001: must be from 1 to 60000"),
+        (["bench", "xyz"], "no benchmark 'xyz': there are all, losses, fused, train"),
+        (["bench", "train", "--experiment", "digit"], "--experiment digit: must be some of digits, language_model"),
+        (["bench", "train", "--rounds=0"], "--rounds 0: must be 1 or more"),
+        (["bench", "train", "--batch-size=60001"], "--batch-size 60001: must be from 1 to 512"),
         (["bench", "train", "--round=2"], "did you mean --rounds?"),
         (["bench", "train", "--out=no/such/folder/x.json"], "no/such/folder is no folder that can be written"),
     ],
@@ -237,7 +283,8 @@ def test_what_cannot_be_done_is_one_line(arguments, message, capsys):
 
 def test_help_names_the_benchmarks(capsys):
     xent(["bench", "--help"])
-    assert "train" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert all(f"  {name} " in said for name in ("all", "losses", "fused", "train", "peaks", "save", "null"))
 
 
 def refused(arguments: list[str], capsys) -> str:
@@ -248,18 +295,10 @@ def refused(arguments: list[str], capsys) -> str:
     return capsys.readouterr().err
 
 
-def test_saving_is_measured_with_a_save_in_every_sample(tmp_path, capsys):
-    file = tmp_path / "save.json"
-    xent(["bench", "save", "--rounds", "2", "--steps", "300", "--hidden", "8", "--out", str(file)])
-    assert "a save" in capsys.readouterr().out
-    record = json.loads(file.read_text())
-    assert [len(case["seconds"]) for case in record["cases"]] == [2, 2, 2]
-
-
 def test_a_save_happens_half_way_and_only_there():
     job = train_cases.random_job(hidden=4, batch_size=8, steps=200, seed=0)
     started, saved = train_cases.start_ours(job), []
-    train_cases.run_ours(
-        job, started, started.state, pause=lambda step: step == 100, save=lambda state: saved.append(int(state.step))
+    train_start.run_on(
+        started, started.state, pause=lambda step: step == 100, save=lambda state: saved.append(int(state.step))
     )
     assert saved == [100, 200]

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from xent.experiments.bench import fused
+from xent.experiments.bench.frame import BenchConfig
 
 
 def test_it_measures_time_and_memory_beside_optax(xent, tmp_path):
@@ -12,17 +13,21 @@ def test_it_measures_time_and_memory_beside_optax(xent, tmp_path):
     outcome = xent("bench", "fused", *flags, "--out", str(tmp_path / "fused.json"))
     assert outcome.code == 0, outcome.err
     record = json.loads((tmp_path / "fused.json").read_text())
-    assert (record["schema"], record["benchmark"], record["unit"]) == (2, "fused", "token")
-    assert [cell["what"] for cell in record["cells"]] == ["value", "gradients", "hessian product"]
-    for cell in record["cells"]:
-        assert (cell["tokens"], cell["units"], cell["classes"]) == (512, 8, 2000)
+    assert (record["schema"], record["benchmark"], record["finished"]) == (3, "fused", True)
+    cells = record["measurements"]
+    assert [cell["of"]["what"] for cell in cells] == ["value", "gradients", "hessian product"]
+    assert cells[1]["name"] == "fused gradients, 512 x 8 x 2000, float32"
+    for cell in cells:
+        assert (cell["of"]["tokens"], cell["of"]["units"], cell["of"]["classes"]) == (512, 8, 2000)
+        assert (cell["ratios_to"], cell["null"], cell["unit"]) == ("optax", "optax, again", "token")
         theirs, ours, product, again = cell["cases"]
         assert [case["name"] for case in cell["cases"]] == ["optax", "ours", "product", "optax, again"]
         assert all(len(case["seconds"]) == 2 and min(case["seconds"]) > 0 for case in cell["cases"])
         assert theirs["compile"]["temporary"] == again["compile"]["temporary"] >= 512 * 2000 * 4
         assert ours["compile"]["temporary"] < 0.5 * theirs["compile"]["temporary"]
-        assert product["ratio"]["median"] > 0
-        assert cell["what"] in outcome.out
+        assert product["compile"]["flops"] == pytest.approx(2 * 512 * 8 * 2000, rel=0.1)
+        assert ours["compile"]["flops"] == pytest.approx(theirs["compile"]["flops"], rel=0.5)  # in all of its chunks
+        assert cell["of"]["what"] in outcome.out
 
 
 def test_the_second_head_is_that_whose_kernel_is_as_large_as_its_logits():
@@ -30,7 +35,7 @@ def test_the_second_head_is_that_whose_kernel_is_as_large_as_its_logits():
     assert heads == [(2048, 512, 32768), (1024, 1024, 131072)]
     assert [fused.bounds(head, "gradients", "cpu") for head in heads] == [(1.1, 0.3), (1.1, 0.7)]
     assert fused.bounds(heads[0], "value", "gpu") == (1.05, 0.25)
-    assert list(fused.heads(fused.Config(quick=True))) == [(2048, 512, 4096)]
+    assert list(fused.heads(fused.Config(bench=BenchConfig(quick=True)))) == [(2048, 512, 4096)]
 
 
 @pytest.mark.parametrize(

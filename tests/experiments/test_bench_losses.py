@@ -9,25 +9,29 @@ import pytest
 from rich.console import Console
 
 from xent.experiments.bench import losses, losses_cases
-from xent.experiments.bench.engine import Measurement, Timing
+from xent.experiments.bench.engine import Timing
+from xent.experiments.bench.frame import BenchConfig
 from xent.experiments.bench.losses_cases import LOSSES, Cell
+from xent.experiments.bench.record import Measured
 
-TINY = ("bench", "losses", "--rounds=2", "--batch", "8", "4", "--classes", "3", "5")
+TINY = ("bench", "losses", "--rounds=2", "--against=optax", "--batch", "8", "4", "--classes", "3", "5")
 
 
 def test_the_command_measures_every_point_and_writes_every_sample(xent, tmp_path):
     outcome = xent(*TINY, "--loss", "integer", "--out", "losses.json")
     assert outcome.code == 0, outcome.err
     record = json.loads((tmp_path / "losses.json").read_text())
-    points = {(cell["loss"], cell["batch"], cell["classes"], cell["dtype"], cell["what"]) for cell in record["cells"]}
-    assert len(points) == len(record["cells"]) == 2 * 2 * 2
+    cells = record["measurements"]
+    points = {tuple(cell["of"][name] for name in ("loss", "batch", "classes", "dtype", "what")) for cell in cells}
+    assert len(points) == len(cells) == 2 * 2 * 2
     assert {point[1:3] for point in points} == {(8, 3), (4, 5)}
-    for cell in record["cells"]:
+    assert cells[0]["name"] == "integer, 8 x 3, float32, value"
+    for cell in cells:
         assert [case["name"] for case in cell["cases"]] == ["optax", "ours", "copy", "optax, again"]
         assert all(len(case["seconds"]) == 2 and min(case["seconds"]) > 0 for case in cell["cases"])
-        assert cell["cases"][0]["ratio"]["median"] == 1
+        assert (cell["ratios_to"], cell["null"], cell["unit"]) == ("optax", "optax, again", "example")
         assert len(cell["order"]) == 2
-    assert (record["schema"], record["benchmark"], record["unit"]) == (2, "losses", "example")
+    assert (record["schema"], record["benchmark"], record["finished"]) == (3, "losses", True)
     assert {"versions", "device", "cores", "commit"} <= set(record["environment"])
     assert record["flags"]["batch"] == [8, 4]
     for part in ("integer", "float32", "bfloat16", "gradient", "null", "bound"):
@@ -37,7 +41,7 @@ def test_the_command_measures_every_point_and_writes_every_sample(xent, tmp_path
 
 def test_one_loss_and_one_dtype(xent, tmp_path):
     assert xent(*TINY, "--loss", "sigmoid", "--dtype", "float32", "--quick", "--out", "losses.json").code == 0
-    cells = json.loads((tmp_path / "losses.json").read_text())["cells"]
+    cells = [cell["of"] for cell in json.loads((tmp_path / "losses.json").read_text())["measurements"]]
     points = [(cell["loss"], cell["batch"], cell["classes"], cell["dtype"]) for cell in cells]
     assert points == [("sigmoid", 1, 3, "float32")] * 2 + [("sigmoid", 1, 5, "float32")] * 2
 
@@ -46,7 +50,7 @@ def test_one_loss_and_one_dtype(xent, tmp_path):
 @pytest.mark.parametrize("loss", list(LOSSES))
 def test_ours_and_optax_compute_the_same(loss, dtype):
     """Else their times would not be comparable."""
-    logits, labels = losses_cases.make_inputs(Cell(loss, 16, 10, dtype, "gradient"), seed=0)
+    logits, labels = losses_cases.make_inputs(loss, 16, 10, dtype, seed=0)
     assert logits.dtype == dtype
     results = [
         jax.jit(losses_cases.program(function, "gradient"))(logits, labels)
@@ -63,7 +67,7 @@ def test_the_grid_goes_from_many_short_rows_to_few_long_ones():
     shapes = [(cell.batch, cell.classes) for cell in losses.cells(losses.Config())]
     assert (shapes[0], shapes[-1]) == ((65536, 10), (256, 262144))
     assert {cell.loss for cell in losses.cells(losses.Config())} == set(LOSSES) == {"integer", "soft", "sigmoid"}
-    quick = {(cell.batch, cell.classes) for cell in losses.cells(losses.Config(quick=True))}
+    quick = {(cell.batch, cell.classes) for cell in losses.cells(losses.Config(bench=BenchConfig(quick=True)))}
     assert quick == {(4096, 10), (16, 262144)}
 
 
@@ -75,9 +79,10 @@ def test_the_bound_is_judged_by_the_interval(slower, verdict):
         return Timing(name, 1, 0.0, None, 0.0, tuple(factor * a * b for a, b in zip(optax, noise, strict=True)))
 
     timings = (Timing("optax", 1, 0.0, None, 0.0, optax), timing("ours", slower), timing("copy", 0.5), timing("", 1))
-    row = losses.Row(Cell("integer", 1, 10, "float32", "gradient"), Measurement(timings, ((0, 1, 2, 3),) * 3))
+    of = Cell("integer", 1, 10, "float32", "gradient")._asdict()
+    row = Measured("losses", "one", of, "float32", "example", "optax", "", ((0, 1, 2, 3),) * 3, None, timings)
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(losses.table([row], "cpu"))
+    console.print(losses.table([row]))
     assert verdict in console.export_text()
     assert losses.bound("gradient", "gpu") == 1.05
 

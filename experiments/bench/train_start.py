@@ -1,0 +1,141 @@
+"""A training step of any experiment, ready to be timed: its parts, compiled, run on, and its loss step by step.
+
+Data and first weights are drawn on the host, so that every machine starts from the same bits.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from xent.experiments.bench.engine import Built, Case, Compile, counted, size_in_bytes, staged
+from xent.train.loop import Call, fit, make_call
+from xent.train.metrics import divide
+from xent.train.source import Source, array_source
+from xent.train.step import Loss, TrainState, init_state, make_train_step
+
+STEPS_PER_CALL = 100
+CURVE_STEPS = 50
+PATIENCE = 20
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a training step is made of."""
+
+    loss: Loss
+    params: Any
+    """A pytree of arrays or of their shapes: see `same_everywhere`."""
+    optimizer: optax.GradientTransformation
+    arrays: Mapping[str, np.ndarray]
+    """The examples, `[examples, ...]` each."""
+    alike: Loss | None = None
+    """Of the same work, where the loss has a loop in it: operations are counted of this."""
+
+
+class Started(NamedTuple):
+    """Compiled and ready for the first step."""
+
+    call: Call
+    state: TrainState
+    source: Source
+    compile: Compile
+    steps: int
+    """Of a run."""
+
+
+def same_everywhere(params: Any, seed: int) -> Any:
+    """Draw weights on the host: what a chip makes of the same random bits, as normal numbers, differs in the last ones.
+
+    Args:
+      params: a pytree of arrays, whose vectors are constants (biases, scales of norms) and stay.
+      seed: of the matrices, uniform with LeCun's variance.
+
+    Example:
+      >>> drawn = same_everywhere({"bias": jnp.zeros(2), "kernel": jnp.ones((3, 2))}, seed=0)
+      >>> print(drawn["bias"], bool(abs(drawn["kernel"]).max() <= 1))
+      [0. 0.] True
+    """
+    draw = np.random.default_rng(seed)
+
+    def fresh(leaf: jax.Array) -> jax.Array:
+        if leaf.ndim < 2:
+            return leaf
+        whole = draw.integers(-(2**23), 2**23, leaf.shape) / 2**23
+        return jnp.asarray(whole * np.sqrt(3 / leaf.shape[0]), leaf.dtype)
+
+    return jax.tree.map(fresh, params)
+
+
+def start(parts: Parts, batch_size: int, steps: int, seed: int, single: bool = False) -> Started:
+    """Compile a call of the experiment's loop: many steps, or one.
+
+    Its operations are those of so many steps; what must move is, for each step, state and batch in, and state out.
+    """
+    _, order, noise = jax.random.split(jax.random.key(seed), 3)
+    source = array_source(dict(parts.arrays), batch_size, order)
+    state = init_state(same_everywhere(parts.params, seed), parts.optimizer, noise)
+    step = make_train_step(parts.loss, parts.optimizer)
+    call = make_call(step, source, PATIENCE, single=single)
+    compiled, took = staged(call, state, source.feed(0), np.int32(1))
+    batch = jax.eval_shape(source.batch, source.feed(0), jnp.int32(0))
+    alike = make_train_step(parts.alike or parts.loss, parts.optimizer)
+    flops = counted(jax.jit(alike), state, batch, times=steps)
+    moved = steps * size_in_bytes(state, batch, jax.eval_shape(step, state, batch))
+    return Started(compiled, state, source, took._replace(flops=flops, moved=moved), steps)
+
+
+def run_on(
+    started: Started,
+    state: TrainState,
+    *,
+    single: bool = False,
+    pause: Callable[[int], bool] = lambda _: False,
+    save: Callable[[TrainState], None] = lambda _: None,
+) -> TrainState:
+    """Train on for a run's steps.
+
+    Metrics are summed, steps that are not finite guarded against, logs delivered one call late; they go nowhere.
+    """
+    return fit(
+        started.call, state, started.source, steps=int(state.step) + started.steps,
+        steps_per_call=1 if single else STEPS_PER_CALL, patience=PATIENCE, evaluate=lambda _: {},
+        record=lambda _: None, pause=pause, save=save,
+    )  # fmt: skip
+
+
+def case(begin: Callable[[], Started], name: str, steps: int, *, single: bool = False) -> Case:
+    """Train as `xent` does, without its files.
+
+    Args:
+      begin: gives what `start` does; its state is copied.
+      name: of the case.
+      steps: a run, as given to `start`.
+      single: as given to `start`.
+    """
+
+    def build() -> Built:
+        started = begin()
+        state = jax.tree.map(jnp.copy, started.state)
+
+        def run() -> Any:
+            nonlocal state
+            state = run_on(started, state, single=single)
+            return state
+
+        return Built(run, started.compile)
+
+    return Case(name, build, steps)
+
+
+def curve(started: Started, steps: int = CURVE_STEPS) -> tuple[float, ...]:
+    """The loss of each of the first steps, in nats."""
+    state, found = jax.tree.map(jnp.copy, started.state), []
+    for step in range(steps):
+        state, metrics, _ = started.call(state, started.source.feed(step), np.int32(1))
+        found.append(divide(metrics)["loss"])
+    return tuple(found)
