@@ -60,8 +60,8 @@ class Config:
 def cells(config: Config) -> Iterator[Cell]:
     """List the points of the grid; neighbours share their inputs."""
     names = LOSSES if config.loss == "all" else [config.loss]
-    dtypes = ("float32", "bfloat16") if config.dtype == "both" else (config.dtype,)
-    dtypes = dtypes[:1] if config.bench.quick else dtypes
+    both = ("float32",) if config.bench.quick else ("float32", "bfloat16")
+    dtypes = both if config.dtype == "both" else (config.dtype,)
     shapes = list(zip(config.batch, config.classes, strict=True))
     if config.bench.quick:
         shapes = [(max(batch // 16, 1), classes) for batch, classes in dict.fromkeys((shapes[0], shapes[-1]))]

@@ -28,14 +28,14 @@ def build(loss: str, gradient: bool, logits: jax.Array, labels: jax.Array) -> Ca
         y = y.long() if loss == "integer" else y
         function = getattr(torch.nn.functional, FUNCTIONS[loss])
 
-        def value() -> None:
+        def value() -> Any:
             torch.set_num_threads(cores())
             with torch.no_grad():
-                function(z, y)
+                return function(z, y)
 
-        def both() -> None:
+        def both() -> Any:
             torch.set_num_threads(cores())
-            torch.autograd.grad(function(z, y), z)
+            return torch.autograd.grad(function(z, y), z)[0]
 
         z.requires_grad_(gradient)
         return Built(both if gradient else value)

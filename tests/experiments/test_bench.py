@@ -165,6 +165,30 @@ def test_noise_between_equal_cases_is_within_the_interval_of_their_ratio():
     assert null.low < null.high  # noise is seen, not hidden
 
 
+def wandering(draw: random.Random, rounds: int, seed: int) -> tuple[engine.Timing, ...]:
+    """Time a case, another and the first again on a machine that gets slower by a tenth a sample, more or less."""
+    time, seconds = FakeTime(), 1.0
+
+    def work() -> None:
+        nonlocal seconds
+        seconds *= draw.lognormvariate(0.1, 0.1)
+        time.work("a", seconds)
+
+    case, other = (Case(name, lambda: Built(work), units=1) for name in "ab")
+    return timed(time, case, other, case._replace(name="again"), rounds=rounds, seed=seed).timings
+
+
+@pytest.mark.parametrize("rounds", [7, 11, 22])
+def test_the_null_test_holds_however_a_machine_drifts(rounds):
+    """In one order throughout, what comes last would look slower every time."""
+    held = []
+    for seed in range(200):
+        timings = wandering(random.Random(f"{rounds} {seed}"), rounds, seed)
+        null = ratio(timings[2].seconds, timings[0].seconds)
+        held.append(null.low <= 1 <= null.high)
+    assert np.mean(held) >= 0.95
+
+
 @pytest.mark.parametrize(("count", "k"), [(1, 1), (5, 1), (6, 1), (8, 1), (9, 2), (20, 6), (30, 10), (100, 40)])
 def test_interval_is_the_pair_of_order_statistics_that_tables_give(count, k):
     """Conover 1999, table A3 (n <= 20); for larger n, the binomial tail."""

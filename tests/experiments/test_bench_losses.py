@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from xent.experiments.bench import losses, losses_cases
+from xent.experiments.bench import losses, losses_cases, losses_torch
 from xent.experiments.bench.engine import Timing
 from xent.experiments.bench.frame import BenchConfig
 from xent.experiments.bench.losses_cases import LOSSES, Cell
@@ -61,6 +61,18 @@ def test_ours_and_optax_compute_the_same(loss, dtype):
     np.testing.assert_allclose(*(result[1].astype("float32") for result in results), rough, rough / 10)
     value = jax.jit(losses_cases.program(LOSSES[loss].ours, "value"))(logits, labels)
     np.testing.assert_allclose(value, results[0][0], 1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("loss", list(LOSSES))
+def test_pytorch_computes_the_same_where_it_is_installed(loss, dtype):
+    pytest.importorskip("torch")
+    inputs = losses_cases.make_inputs(loss, 16, 10, dtype, seed=0)
+    value, gradient = jax.jit(losses_cases.program(LOSSES[loss].ours, "gradient"))(*inputs)
+    theirs = [losses_torch.build(loss, gradient, *inputs)().run().float().numpy() for gradient in (False, True)]
+    rough = 1e-5 if dtype == "float32" else 0.02
+    np.testing.assert_allclose(theirs[0], value, rough)
+    np.testing.assert_allclose(theirs[1], gradient.astype("float32"), rough, rough / 10)
 
 
 def test_the_grid_goes_from_many_short_rows_to_few_long_ones():
