@@ -77,7 +77,13 @@ def total_of(plan: Plan, differentiated: Plan, head: Head, tokens: Tokens) -> tu
 def _(_: Plan, plan: Plan, primals: tuple[Head, Tokens], tangents: tuple[Head, Tokens]) -> tuple[Any, Any]:
     given, structure = jax.tree.flatten(tangents, is_leaf=lambda leaf: isinstance(leaf, SymbolicZero))
     by_head, by_tokens = jax.tree.unflatten(structure, [not isinstance(tangent, SymbolicZero) for tangent in given])
-    total, report, of_head, of_tokens = _with_gradients(plan, *primals, by_head, by_tokens)
+
+    # Without a checkpoint JAX takes constants of the size of a chunk's logits out of the loop, and so keeps them.
+    @partial(jax.checkpoint, prevent_cse=False)
+    def found(head: Head, tokens: Tokens) -> Any:
+        return _with_gradients(plan, head, tokens, by_head, by_tokens)
+
+    total, report, of_head, of_tokens = found(*primals)
     tangent = jnp.zeros_like(total)
     gradients = jax.tree.leaves((of_head, of_tokens), is_leaf=lambda leaf: leaf is None)
     for gradient, along in zip(gradients, given, strict=True):

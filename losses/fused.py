@@ -78,12 +78,11 @@ def fused_linear(loss: Callable[..., jax.Array]) -> Fused:
       - where: the tokens that count, bool [...]; whatever the others hold, gradients there are exactly 0.
       - reduction: "mean", "sum", or None for each token's `w l`, [...], which honours any cotangent and takes a fourth
         product in its gradient.
-      - chunk_size: tokens at a time. If None, for a gradient, as many as have 24 MiB of logits, and at least 128 and an
-        eighth of the number of hidden units: the logits of so many are an eighth of the kernel's gradient, which has to
-        be there anyway, and a chunk's products take much longer than adding its share to that gradient. (A quarter for
-        bfloat16 and float16: products are faster then, but not the sum, which is float32 all the same.) For a value
-        alone, where nothing is added up and nothing else has to be there, half as many. Where `jit` shares the tokens
-        among devices, these are tokens of all devices together: give as many times more.
+      - chunk_size: tokens at a time. If None, for a gradient, as many as have 32 MiB of logits, and at least 128 and a
+        quarter of the number of hidden units: the logits of so many are a quarter of the kernel's gradient, which has
+        to be there anyway, and a chunk's products take much longer than adding its share to that gradient. For a value
+        alone, where nothing is added up and nothing else has to be there, 16 MiB, at least 64 and a sixteenth. Where
+        `jit` shares the tokens among devices, these are tokens of all devices together: give as many times more.
       - transpose_kernel: whether the kernel is [V, D], as an embedding is.
       - auxiliary: whether to return `(loss, Auxiliary)`.
       - axis_name: the mapped axis of `shard_map`, or several, that the classes are split over: given to the loss, which
@@ -214,19 +213,13 @@ def _arguments(
     return _chunks.Head(k, offset, ()), tokens, batch
 
 
-_LOGITS_OF_A_CHUNK = 24 * 2**20
-"""Bytes: what the products are long enough for, and a 20th of the logits that are worth doing without."""
-
-
 def _chunk_counts(size: int | None, hidden: jax.Array, classes: int) -> tuple[int, int]:
     """How many chunks the tokens [tokens, D] are cut into, for a gradient and for a value alone."""
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise ValueError(f"chunk_size must be None or a Python int of at least 1, got {_checks.shown(size)}")
-    (count, units), itemsize = hidden.shape, hidden.dtype.itemsize
-    share = units // (8 if itemsize >= 4 else 4)
-    default = max(128, share, _LOGITS_OF_A_CHUNK // (classes * max(4, itemsize)))
-    sizes = (default, default // 2) if size is None else (size, size)
-    of_gradient, of_value = (max(1, -(-count // one)) for one in sizes)
+    (count, units), logits = hidden.shape, classes * max(4, hidden.dtype.itemsize)
+    defaults = max(128, units // 4, 2**25 // logits), max(64, units // 16, 2**24 // logits)
+    of_gradient, of_value = (max(1, -(-count // (size or default))) for default in defaults)
     return of_gradient, of_value
 
 
