@@ -43,4 +43,5 @@ COMMANDS = {
         "the largest errors of every loss in every regime, beside optax and torch",
     ),
     "bench": ("xent.experiments.bench", "measure on this machine: xent bench train"),
+    "compare": ("xent.experiments.compare", "machines beside each other: xent compare cpu.json h200.json"),
 }
