@@ -57,8 +57,8 @@ def parts(machines: Sequence[Machine]) -> list[Part]:
     )
     says = (
         "Bytes that the compiled program needs beside its arguments and results, as the compiler of each machine says. "
-        "optax holds every logit, so its line climbs with the vocabulary; ours never does. Points are joined where "
-        "tokens and hidden units are the same; a smaller batch needs less.",
+        "Whoever holds every logit climbs with the vocabulary. Points are joined where tokens and hidden units are the "
+        "same. Lines that coincide are drawn one inside the other.",
     )
     with drawing.canvas("memory", drawing.height_of(len(kinds))) as figure:
         for axes, kind in zip(drawing.panels(figure, len(kinds)), kinds, strict=True):
@@ -97,7 +97,8 @@ def _lines(axes: Axes, found: Sequence[Held], number: int) -> None:
     for (case, _, _), group in groups.items():
         ordered = sorted(group, key=lambda one: one.classes)
         axes.plot([one.classes for one in ordered], [max(one.temporary, 1) for one in ordered], _CASES[case],
-                  color=drawing.hue(number), marker=drawing.marker(number))  # fmt: skip
+                  color=drawing.hue(number), marker=drawing.marker(number), linewidth=max(4.4 - 1.5 * number, 1.2),
+                  markersize=max(10 - 2.5 * number, 4))  # fmt: skip
 
 
 def _table(found: Sequence[Held]) -> Table:

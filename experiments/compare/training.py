@@ -98,24 +98,20 @@ def lines_of(row: Row) -> dict[str, Line]:
     return {label: found for label, case in own.items() if case is not None and (found := line(case)) is not None}
 
 
-def told(found: Crossing, base: str, other: str) -> str:
-    """Say in words when another machine is ahead.
+def ahead(found: Crossing) -> tuple[str, str]:
+    """Say in words when another machine is ahead, and where the number of steps may be.
 
     Example:
-      >>> told(Crossing("after", 2000, 1800, 2300), "cpu", "h200")
-      'h200 is ahead of cpu after 2,000 steps (1,800 – 2,300)'
+      >>> ahead(Crossing("after", 2000, 1800, 2300))
+      ('after 2,000 steps', '1,800 – 2,300')
+      >>> ahead(Crossing("never"))
+      ('never', '')
     """
     if found.steps is None:
-        words = {
-            "at once": f"{other} is ahead of {base} at once, and stays so",
-            "never": f"{other} is never ahead of {base}",
-            "open": "no difference between the steps is shown, so nothing can be said",
-        }
-        return words[found.kind]
-    steps = f"{plural(found.steps, 'step')} ({found.low:,} – {found.high:,})"
-    if found.kind == "until":
-        return f"{other} is ahead of {base} for the first {steps}, and no longer"
-    return f"{other} is ahead of {base} after {steps}"
+        return "no difference shown" if found.kind == "open" else found.kind, ""
+    steps = plural(found.steps, "step")
+    words = f"for {steps}, no longer" if found.kind == "until" else f"after {steps}"
+    return words, f"{found.low:,} – {found.high:,}"
 
 
 def crossings(rows: Sequence[Row]) -> list[tuple[Row, str, str, Crossing]]:
@@ -140,7 +136,7 @@ def _crossings(rows: Sequence[Row], machines: Sequence[Machine]) -> list[Part]:
         starts = [lines[base].start, lines[other].start]
         steps = [lines[base].step.median, lines[other].step.median]
         numbers.append([row.key[1], base, other, *starts, *steps, at.kind, at.steps, at.low, at.high])
-        shown.append([row.key[1], told(at, base, other), *(with_unit(value, "s") for value in (*starts, *steps))])
+        shown.append([row.key[1], other, base, *ahead(at), *(with_unit(value, "s") for value in (*starts, *steps))])
     header = ("measurement", "first", "machine", "first_compile_seconds", "machine_compile_seconds",
               "first_step_seconds", "machine_step_seconds", "ahead", "steps", "low", "high")  # fmt: skip
     says = (
@@ -149,8 +145,12 @@ def _crossings(rows: Sequence[Row], machines: Sequence[Machine]) -> list[Part]:
         "The range of a crossing comes from the intervals of the steps' times. The time to compile is a single "
         "measurement, with nothing cached.",
     )
-    alt = "Seconds of training by steps, compilation included. " + "; ".join(f"{a}: {b}" for a, b, *_ in shown)
-    table = Table(("measurement", "ahead", "compile, first", "compile, other", "step, first", "step, other"), shown, 2)
+    alt = "Seconds of training by steps, compilation included. " + "; ".join(
+        f"{name}, {other} is ahead of {base}: {words}" for name, other, base, words, *_ in shown
+    )
+    columns = ("measurement", "machine", "ahead of", "from when", "range of that", "compiles: first", "machine",
+               "a step: first", "machine")  # fmt: skip
+    table = Table(columns, shown, 4)
     picture = _draw_crossings(drawn, machines, found, alt)
     return [Part("steps-until-ahead", "When the faster machine wins, compilation counted", says,
                  Table(header, numbers, 3), picture, alt, table)]  # fmt: skip
