@@ -47,4 +47,5 @@ COMMANDS = {
         "whether a training step fits on chips that are not here: xent fits language_model --topology v5e:16x16",
     ),
     "bench": ("xent.experiments.bench", "measure on this machine: xent bench train"),
+    "compare": ("xent.experiments.compare", "machines beside each other: xent compare cpu.json h200.json"),
 }
