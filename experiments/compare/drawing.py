@@ -97,7 +97,7 @@ def powers(axes: Axes, which: str, unit: str = "") -> None:
     axis = axes.xaxis if which == "x" else axes.yaxis
     axes.set_xscale("log") if which == "x" else axes.set_yscale("log")
     low, high = sorted(axis.get_view_interval())
-    narrow = low > 0 and high / low < 60
+    narrow = low > 0 and high / low < 200
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=9))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{_plain(value)}{unit}"))
     axis.set_minor_formatter(NullFormatter())

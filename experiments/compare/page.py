@@ -128,10 +128,10 @@ def _part(part: Part, tag: str) -> str:
 
 
 def _inside(part: Part) -> str:
-    picture = ""
+    link = download(part.csv, part.name)
+    picture = element("p", link)
     if part.picture:
-        words = element("figcaption", download(part.csv, part.name))
-        picture = element("figure", scrolled(part.picture, part.title), words)
+        picture = element("figure", scrolled(part.picture, part.title), element("figcaption", link))
     shown = table(part.shown, part.title, class_="results") if part.shown else ""
     if part.folded:
         shown = element("details", element("summary", f"All {len(part.shown.rows) if part.shown else 0} rows"), shown)

@@ -57,7 +57,7 @@ th:last-child, td:last-child { padding-right: 0; }
 .facts th:first-child { white-space: nowrap; }
 .facts tbody th { color: var(--muted); padding-right: 1.6rem; }
 .facts td { min-width: 9rem; overflow-wrap: anywhere; }
-.results th, .results td { white-space: nowrap; padding-right: 0.9rem; }
+.results th, .results td { white-space: nowrap; padding-right: 0.65rem; }
 details { margin: 0.8rem 0; }
 summary { cursor: pointer; color: var(--link); width: fit-content; }
 dt { font-weight: 600; margin-top: 0.9rem; }

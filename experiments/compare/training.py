@@ -143,7 +143,7 @@ def _crossings(rows: Sequence[Row], machines: Sequence[Machine]) -> list[Part]:
         "A faster machine may take longer to compile, and that is paid before the first step. Lines show compilation "
         "(tracing, lowering, compiling, all done once) and that many steps; where they cross, the wait has paid.",
         "The range of a crossing comes from the intervals of the steps' times. The time to compile is a single "
-        "measurement, with nothing cached.",
+        "measurement.",
     )
     alt = "Seconds of training by steps, compilation included. " + "; ".join(
         f"{name}, {other} is ahead of {base}: {words}" for name, other, base, words, *_ in shown
