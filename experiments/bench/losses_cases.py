@@ -1,7 +1,7 @@
 """What `xent bench losses` times: each loss as ours and as optax's, on random logits, and a copy of the same bytes."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -21,7 +21,8 @@ class Peers(NamedTuple):
     """One loss, twice."""
 
     ours: Loss
-    optax: Loss
+    optax: Loss | None
+    """None where it has none."""
     labels: Callable[[jax.Array, jax.Array], jax.Array]
     """From a key and the logits, the labels that both of them take."""
 
@@ -38,15 +39,38 @@ def _bits(key: jax.Array, logits: jax.Array) -> jax.Array:
     return jax.random.bernoulli(key, 0.1, logits.shape).astype(logits.dtype)
 
 
-# The name of a flag's choice -> the name of the function, ours and optax's alike, and its labels.
-_TABLE = {
-    "integer": ("softmax_cross_entropy_with_integer_labels", _classes),
-    "soft": ("softmax_cross_entropy", _shares),
-    "sigmoid": ("sigmoid_binary_cross_entropy", _bits),
-}
+def _teacher(key: jax.Array, logits: jax.Array) -> jax.Array:
+    return jax.random.normal(key, logits.shape, logits.dtype)
+
+
+def _same(name: str, labels: Callable[[jax.Array, jax.Array], jax.Array]) -> Peers:
+    """A loss that optax has under the same name."""
+    return Peers(getattr(losses, name), getattr(optax.losses, name), labels)
+
+
+def _optax_smoothed(z: jax.Array, y: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy(z, optax.smooth_labels(jax.nn.one_hot(y, z.shape[-1], dtype=z.dtype), 0.1))
+
+
+def _optax_distillation(z: jax.Array, teacher: jax.Array) -> jax.Array:
+    return optax.losses.kl_divergence_with_log_targets(jax.nn.log_softmax(z), jax.nn.log_softmax(teacher))
+
+
 LOSSES = {
-    choice: Peers(getattr(losses, name), getattr(optax, name), labels) for choice, (name, labels) in _TABLE.items()
+    "integer": _same("softmax_cross_entropy_with_integer_labels", _classes),
+    "soft": _same("softmax_cross_entropy", _shares),
+    "sigmoid": _same("sigmoid_binary_cross_entropy", _bits),
+    "smoothed": Peers(
+        partial(losses.softmax_cross_entropy_with_integer_labels, label_smoothing=0.1), _optax_smoothed, _classes
+    ),
+    "focal": Peers(losses.softmax_focal_loss, None, _classes),
+    "sigmoid-focal": _same("sigmoid_focal_loss", _bits),
+    "poly": _same("poly_loss_cross_entropy", _shares),
+    "distillation": Peers(losses.distillation_kl_divergence, _optax_distillation, _teacher),
+    "jensen-shannon": Peers(losses.distillation_jensen_shannon_divergence, None, _teacher),
+    "total-variation": Peers(losses.distillation_total_variation, None, _teacher),
 }
+CORE = ("integer", "soft", "sigmoid")
 
 
 class Cell(NamedTuple):
@@ -97,9 +121,9 @@ def make_cases(cell: Cell, seed: int, against: torch_peer.Against) -> list[Case]
         case("ours", program(peers.ours, cell.what), *inputs),
         case("copy", jnp.copy, inputs[0]),
     ]
-    if torch_peer.takes_part(against):
+    if cell.loss in losses_torch.FUNCTIONS and torch_peer.takes_part(against):
         build = losses_torch.build(cell.loss, cell.what == "gradient", *inputs)
         cases = [Case("PyTorch", build, units=cell.batch), *cases]
-    if against in ("all", "optax"):
+    if peers.optax is not None and against in ("all", "optax"):
         cases = [case("optax", program(peers.optax, cell.what), *inputs), *cases]
     return [*cases, cases[0]._replace(name=f"{cases[0].name}, again")]

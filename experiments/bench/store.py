@@ -17,15 +17,28 @@ Record = dict[str, Any]
 """What `schema.RECORD` describes."""
 
 
+def refuse(out: Path | None) -> None:
+    """Refuse a file that exists or cannot be written, before any time is spent for it.
+
+    Raises:
+      UsageError: if so.
+    """
+    if out is None:
+        return
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"--out {out}: {out.parent} is no folder that can be written")
+    if out.exists():
+        raise UsageError(f"--out {out} exists: name a new file")
+
+
 def unfinished(out: Path) -> Record | None:
     """Read the file, if it is one that a benchmark began and did not finish.
 
     Raises:
       UsageError: if it is another one, or cannot be written.
     """
-    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK | os.X_OK):
-        raise UsageError(f"--out {out}: {out.parent} is no folder that can be written")
     if not out.exists():
+        refuse(out)
         return None
     try:
         record = json.loads(out.read_text())
@@ -33,7 +46,7 @@ def unfinished(out: Path) -> Record | None:
     except (OSError, ValueError, jsonschema.ValidationError):
         record = {"finished": True}
     if record["finished"]:
-        raise UsageError(f"--out {out} exists: name a new file")
+        refuse(out)
     return record
 
 

@@ -191,7 +191,7 @@ def test_all_is_the_four_into_one_file(xent, tmp_path, monkeypatch):
 
     assert (losses, fused, train, peaks) == everything.PARTS
     parts = (
-        Small(losses, loss="integer", batch=(8,), classes=(3,), dtype="float32", against="none"),
+        Small(losses, loss=("integer",), batch=(8,), classes=(3,), dtype="float32", against="none"),
         Small(peaks, size=8, mebibytes=1),
     )
     monkeypatch.setattr(everything, "PARTS", parts)
