@@ -135,6 +135,4 @@ def _compile(
 
 
 def _line(console: Console, verdict: Verdict) -> None:
-    say(
-        console, "tried", f"{mesh_in_words(verdict)}: {'fits' if verdict.fits else 'does not'}, {verdict.seconds:.1f} s"
-    )
+    say(console, "tried", f"{mesh_in_words(verdict)}: {in_a_word(verdict)}, {verdict.seconds:.1f} s")

@@ -112,7 +112,7 @@ def in_a_word(verdict: Verdict) -> str:
 
 def reasons(verdicts: Sequence[Verdict]) -> list[str]:
     """A line for each mesh that does not do."""
-    return [f"{mesh_in_words(one)}: {in_a_word(one)}: {one.reason}" for one in verdicts if not one.fits]
+    return [f"{mesh_in_words(one)}: {one.reason}" for one in verdicts if not one.fits]
 
 
 def to_record(
