@@ -42,6 +42,38 @@ def binary(logit, label, smoothing=0.0):
         return float(loss), float(no * p - yes * q)
 
 
+def softmax(logits):
+    e = [mpmath.exp(mpmath.mpf(float(v))) if v > -math.inf else mpmath.mpf(0) for v in logits]
+    total = mpmath.fsum(e)
+    # 1 - p as the sum of the others: p may be nearer to 1 than any number of digits tells.
+    return [v / total for v in e], [mpmath.fsum(e[:j] + e[j + 1 :]) / total for j in range(len(e))]
+
+
+def focal(logits, label, gamma):
+    """Loss and gradient of one row."""
+    with mpmath.workdps(60):
+        (p, not_p), g = softmax(logits), mpmath.mpf(gamma)
+        q, cost = not_p[label], -mpmath.log1p(-not_p[label]) if p[label] > 0.5 else -mpmath.log(p[label])
+        slope = q**g * (1 + (g * cost * p[label] / q if q else g))
+        gradient = [slope * (-q if j == label else v) for j, v in enumerate(p)]
+        return float(q**g * cost), np.array([float(v) for v in gradient])
+
+
+def poly(logits, labels, epsilon):
+    """Loss, gradient, and the magnitudes that their errors are counted in."""
+    with mpmath.workdps(60):
+        (p, not_p), t = softmax(logits), [mpmath.mpf(float(v)) for v in labels]
+        costs = [-mpmath.log1p(-q) if v > 0.5 else -mpmath.log(v) for v, q in zip(p, not_p, strict=True)]
+        terms = list(zip(t, p, not_p, costs, strict=True))
+        total, hits = mpmath.fsum(t), mpmath.fsum(a * b for a, b, _, _ in terms)
+        # p sum(t) - t and t - sum(t p), each with 1 - p for what is left of a label.
+        gradient = [b * (total - a) - a * q - epsilon * b * (a * q - (hits - a * b)) for a, b, q, _ in terms]
+        scale = [(1 + abs(epsilon)) * (b * (total - a) + a * q) for a, b, q, _ in terms]
+        loss = mpmath.fsum(a * (c + epsilon * q) for a, _, q, c in terms)
+        magnitude = mpmath.fsum(a * (c + abs(epsilon) * q) for a, _, q, c in terms)
+        return float(loss), np.array(list(map(float, gradient))), float(magnitude), np.array(list(map(float, scale)))
+
+
 def ulps(got, true, slack=0.0, scale=None):
     """The largest distance, beyond `slack`, in units of the last place that float32 has at `true` (or at `scale`)."""
     true = np.asarray(true, np.float64)
