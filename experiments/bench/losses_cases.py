@@ -1,5 +1,6 @@
 """What `xent bench losses` times: each loss as ours and as optax's, on random logits, and a copy of the same bytes."""
 
+import math
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
@@ -56,6 +57,22 @@ def _optax_distillation(z: jax.Array, teacher: jax.Array) -> jax.Array:
     return optax.losses.kl_divergence_with_log_targets(jax.nn.log_softmax(z), jax.nn.log_softmax(teacher))
 
 
+def _words(key: jax.Array, logits: jax.Array) -> jax.Array:
+    return jax.random.randint(key, logits.shape[:1], min(1, logits.shape[1] - 1), logits.shape[1])  # 0 is blank
+
+
+def _spoken(ctc_loss: Callable[..., jax.Array]) -> Loss:
+    """CTC: the rows are frames of utterances of 64, a quarter as many labels are said in each."""
+
+    def loss(z: jax.Array, y: jax.Array) -> jax.Array:
+        frames = math.gcd(len(z), 64)
+        said = y.reshape(-1, frames)[:, : max(1, frames // 4)]
+        nothing = jnp.zeros((len(said), frames))
+        return ctc_loss(z.reshape(-1, frames, z.shape[1]), nothing, said, nothing[:, : said.shape[1]])
+
+    return loss
+
+
 LOSSES = {
     "integer": _same("softmax_cross_entropy_with_integer_labels", _classes),
     "soft": _same("softmax_cross_entropy", _shares),
@@ -66,6 +83,7 @@ LOSSES = {
     "focal": Peers(losses.softmax_focal_loss, None, _classes),
     "sigmoid-focal": _same("sigmoid_focal_loss", _bits),
     "poly": _same("poly_loss_cross_entropy", _shares),
+    "ctc": Peers(_spoken(losses.ctc_loss), _spoken(optax.ctc_loss), _words),
     "distillation": Peers(losses.distillation_kl_divergence, _optax_distillation, _teacher),
     "jensen-shannon": Peers(losses.distillation_jensen_shannon_divergence, None, _teacher),
     "total-variation": Peers(losses.distillation_total_variation, None, _teacher),

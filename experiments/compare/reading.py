@@ -72,6 +72,8 @@ def _read(file: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(record, dict) or "schema" not in record:
         raise UsageError(f"{file} was not written by xent bench: name a file that xent bench --out wrote")
+    if record.get("kind") == "compiled":
+        raise UsageError(f"{file} was written by xent fits, which measures nothing: name files of xent bench --out")
     if record["schema"] != VERSION:
         raise UsageError(
             f"{file} has schema {str(record['schema'])[:20]!r}, and this xent reads {VERSION}: "

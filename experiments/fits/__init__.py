@@ -28,7 +28,7 @@ from rich.console import Console
 from xent.experiments.bench.store import refuse, write
 from xent.experiments.device import use_device
 from xent.experiments.fits.outline import Outline
-from xent.experiments.fits.report import mesh_in_words, reasons, table, tell, to_record
+from xent.experiments.fits.report import in_a_word, mesh_in_words, reasons, table, tell, to_record
 from xent.experiments.fits.sweep import meshes, ranked, sweep
 from xent.experiments.fits.verdict import Verdict, judge, judge_or_refuse
 from xent.experiments.flags import parse, parse_known

@@ -84,6 +84,7 @@ def test_simulated_files_are_as_the_schema_says(files):
         ("[1, 2]", "was not written by xent bench"),
         ('{"a": 1}', "was not written by xent bench"),
         ('{"schema": 2}', "has schema '2', and this xent reads 3"),
+        ('{"schema": 1, "kind": "compiled"}', "was written by xent fits, which measures nothing"),
         ('{"schema": 3}', "is no file of xent bench"),
         (b"\xff\xfe\x00", "cannot be read (not text)"),
         ("[" * 100_000, "is no whole JSON"),
