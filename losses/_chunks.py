@@ -126,7 +126,7 @@ def _with_gradients(plan: Plan, head: Head, tokens: Tokens, by_head: Head, by_to
         )
         of_tokens = Tokens(
             _product(of_hidden, slope, head.kernel) if by_tokens.hidden else None,
-            jnp.where(piece.kept, losses, 0) / shards if by_tokens.weights else None,
+            jnp.where(_counted(piece, losses), losses, 0) / shards if by_tokens.weights else None,
             None,
             tuple(slopes[1 : 1 + targets]),
         )
@@ -182,8 +182,13 @@ def _shown(piece: Tokens) -> jax.Array:
 
 
 def _weighted(piece: Tokens, losses: jax.Array) -> jax.Array:
-    counted = piece.kept & ((piece.weights != 0) | jnp.isfinite(losses))
-    return jnp.where(counted, piece.weights * losses, 0)
+    counted = _counted(piece, losses)
+    return jnp.where(counted, piece.weights, 0) * jnp.where(counted, losses, 0)
+
+
+def _counted(piece: Tokens, losses: jax.Array) -> jax.Array:
+    """A weight of 0 on a loss that is no number counts for nothing, in the weight's own gradient too."""
+    return piece.kept & ((piece.weights != 0) | jnp.isfinite(losses))
 
 
 def _cut(tokens: Tokens, chunks: int) -> Tokens:

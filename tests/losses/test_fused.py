@@ -154,6 +154,24 @@ def test_masked_tokens_poison_nothing_and_are_not_counted(chunk_size):
     jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, 0), by_kernel["none"])
 
 
+@pytest.mark.parametrize("reduction", ["sum", None])
+def test_what_does_not_count_may_have_any_weight_and_no_weight_on_any_loss_is_nothing(reduction):
+    labels, where = LABELS.at[0].set(99), jnp.arange(TOKENS) != 1  # a loss of NaN, and a token that does not count
+    weights = WEIGHTS.at[0].set(0).at[1].set(jnp.nan)
+
+    @jax.jit
+    @partial(jax.value_and_grad, argnums=(0, 1, 2))
+    def fused(hidden, kernel, weights):
+        given = dict(weights=weights, where=where, reduction=reduction, chunk_size=13)
+        return linear_softmax_cross_entropy(hidden, kernel, labels, **given).sum()
+
+    value, gradients = fused(HIDDEN, KERNEL, weights)
+    others = fused(HIDDEN, KERNEL, weights.at[1].set(3.0))
+    np.testing.assert_allclose(value, others[0], 1e-6)
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    assert gradients[2][0] == gradients[2][1] == 0
+
+
 def test_it_composes_with_vmap_scan_remat_and_closures():
     def loss(hidden, kernel, temperature):
         by_class = jnp.linspace(1, 2, CLASSES) * temperature
