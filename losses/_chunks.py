@@ -195,7 +195,8 @@ def _cut(tokens: Tokens, chunks: int) -> Tokens:
     """Each array [tokens, ...] as [chunks, tokens of a chunk, ...].
 
     A chunk takes every so many-th token, not a run of them: where tokens are sharded, it has some of every device. What
-    the last tokens of the chunks lack, they repeat from the first, and it does not count.
+    the last tokens of the chunks lack, they repeat from the first, without weight: hidden states of zeros would give
+    logits that no token has, where a loss may have no slope.
     """
     count = len(tokens.kept)
     missing = -count % chunks
@@ -207,7 +208,7 @@ def _cut(tokens: Tokens, chunks: int) -> Tokens:
     pieces: Tokens = jax.tree.map(one, tokens)
     if missing:
         position = jnp.arange(count + missing).reshape(-1, chunks).swapaxes(0, 1)
-        pieces = pieces._replace(kept=pieces.kept & (position < count))
+        pieces = pieces._replace(weights=jnp.where(position < count, pieces.weights, 0))
     return pieces
 
 

@@ -172,6 +172,16 @@ def test_what_does_not_count_may_have_any_weight_and_no_weight_on_any_loss_is_no
     assert gradients[2][0] == gradients[2][1] == 0
 
 
+def test_tokens_that_fill_up_a_chunk_show_a_loss_no_logits_that_no_token_has():
+    """The norm has no slope at logits of 0."""
+
+    def of_norm(hidden, kernel, chunk_size):
+        return fused_linear(partial(jnp.linalg.norm, axis=-1))(hidden, kernel, chunk_size=chunk_size)
+
+    by_chunk = jax.jit(lambda h, k: [jax.grad(of_norm, (0, 1))(h, k, size) for size in (4, TOKENS)])
+    close(*by_chunk(HIDDEN, KERNEL))
+
+
 def test_it_composes_with_vmap_scan_remat_and_closures():
     def loss(hidden, kernel, temperature):
         by_class = jnp.linspace(1, 2, CLASSES) * temperature
