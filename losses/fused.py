@@ -136,13 +136,13 @@ def fused_linear(loss: Callable[..., jax.Array]) -> Fused:
                 return _chunks.Plan(converted, report, chunks, transpose_kernel, axis_name), tuple(constants)
 
             of_gradient, of_value = _chunk_counts(chunk_size, tokens.hidden, classes)
-            (plan, constants), (plan_of_value, _) = plan_of(of_gradient), plan_of(of_value)
+            plan, constants = plan_of(of_gradient)
             head = head._replace(constants=constants)
             if reduction is None:
                 result, found = _chunks.losses_of(plan, head, tokens)
                 result = result.reshape(shape)
             else:
-                result, found = _chunks.total_of(plan_of_value, plan, head, tokens)
+                result, found = _chunks.total_of(plan_of(of_value)[0], plan, head, tokens)
                 result = _mean(result, tokens) if _reduction(reduction) == "mean" else result
             return result, jax.tree.map(lambda array: lax.stop_gradient(array).reshape(shape), found)
 
