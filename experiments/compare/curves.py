@@ -87,5 +87,5 @@ def _draw(found: Sequence[Agreement], machines: Sequence[Machine], alt: str) -> 
             drawing.powers(axes, "y")
         used = [i for i, machine in enumerate(machines) if any(one.other == machine.label for one in found)]
         handles = [drawing.handle(i, machines[i].label) for i in used]
-        figure.legend(handles=handles, loc="outside upper left", ncols=6)
+        drawing.legend(figure, handles)
         return drawing.to_svg(figure, alt)

@@ -68,6 +68,11 @@ def handle(number: int, label: str, **more: Any) -> Line2D:
     return Line2D([], [], color=hue(number), marker=marker(number), label=label, **more)
 
 
+def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """Put the legend above all panels."""
+    figure.legend(handles=handles, loc="outside upper left", ncols=6)
+
+
 @contextlib.contextmanager
 def canvas(name: str, height: float) -> Iterator[Figure]:
     """A figure in the page's style; `to_svg` it before the style ends.

@@ -54,6 +54,16 @@ def times(found: Estimate) -> tuple[str, str]:
     return number(found.median), f"{number(found.low)} – {number(found.high)}"
 
 
+def short_commit(commit: str) -> str:
+    """Write a commit as people do, with the + that says that files differed from it.
+
+    Example:
+      >>> short_commit("0123456789abcdef+")
+      '0123456789+'
+    """
+    return commit[:10] + "+" * commit.endswith("+")
+
+
 def listed(words: list[str]) -> str:
     """Join words as a sentence does.
 

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from xent.experiments.compare.formats import short_commit
 from xent.experiments.compare.reading import Key, Machine, Measurement
 
 
@@ -91,9 +92,7 @@ def cautions(machines: Sequence[Machine]) -> list[str]:
         for machine in machines if not machine.record["finished"]
     ]  # fmt: skip
     commits = {label: machine.environment["commit"] for label, machine in by_label.items()}
-    short = {
-        label: {"Commit": commit and commit[:10] + "+" * commit.endswith("+")} for label, commit in commits.items()
-    }
+    short = {label: {"Commit": commit and short_commit(commit)} for label, commit in commits.items()}
     said += [f"{text}. Different code was measured." for text in _differing(short)]
     said += [
         f"{label} was measured with {'code that no commit names' if commit is None else 'changes beside its commit'}."

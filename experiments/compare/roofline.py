@@ -151,7 +151,7 @@ def _draw(machines: Sequence[Machine], every: Mapping[str, Sequence[Point]], alt
             drawing.powers(axes, "x")
             drawing.powers(axes, "y")
         benchmarks = [name for name in _MARKERS if any(point.benchmark == name for point in spread)]
-        figure.legend(handles=_key(benchmarks), loc="outside upper left", ncols=6)
+        drawing.legend(figure, _key(benchmarks))
         return drawing.to_svg(figure, alt)
 
 

@@ -131,7 +131,7 @@ def _draw(benchmark: str, rows: Sequence[Row], machines: Sequence[Machine], alt:
         axes.set_xlabel(f"times as fast as on {machines[0].label} (logarithmic)")
         drawing.powers(axes, "x", "×")
         handles = [drawing.handle(i, machine.label) for i, machine in enumerate(machines) if i]
-        figure.legend(handles=handles, loc="outside upper left", ncols=6)
+        drawing.legend(figure, handles)
         return drawing.to_svg(figure, alt)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from xent.experiments.bench.estimate import ratio
 from xent.experiments.compare.curves import agreements
-from xent.experiments.compare.formats import listed, number, plural, with_unit
+from xent.experiments.compare.formats import listed, number, plural, short_commit, with_unit
 from xent.experiments.compare.joining import Joined
 from xent.experiments.compare.part import Table
 from xent.experiments.compare.reading import Machine, case_named
@@ -58,13 +58,9 @@ def _machine(machine: Machine) -> list[str]:
     peaks += [with_unit(roof.bandwidth, "B/s")] if roof.bandwidth else []
     return [
         machine.label, its["device"], f"{its['devices']} {its['backend']}", str(its["cores"]), clock,
-        _commit(its["commit"]), its["matmul_precision"] or "the platform's own", ", ".join(peaks) or "not measured",
-        null_test(machine), when,
+        short_commit(its["commit"] or "unknown"), its["matmul_precision"] or "the platform's own",
+        ", ".join(peaks) or "not measured", null_test(machine), when,
     ]  # fmt: skip
-
-
-def _commit(commit: str | None) -> str:
-    return "unknown" if commit is None else commit[:10] + ("+" if commit.endswith("+") else "")
 
 
 def null_test(machine: Machine) -> str:

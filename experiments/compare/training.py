@@ -66,8 +66,7 @@ def _throughput(rows: Sequence[Row], machines: Sequence[Machine]) -> list[Part]:
             axes.set_xscale("log")
             axes.set_xticks(batches, [f"{batch:,}" for batch in batches], minor=False)
             axes.set_xticks([], minor=True)
-        figure.legend(handles=[drawing.handle(i, m.label) for i, m in enumerate(machines)], loc="outside upper left",
-                      ncols=6)  # fmt: skip
+        drawing.legend(figure, [drawing.handle(i, m.label) for i, m in enumerate(machines)])
         picture = drawing.to_svg(figure, alt)
     table = Table(("experiment", "machine", "batch", "examples a second", "from", "to"), shown, 2)
     return [
@@ -172,8 +171,7 @@ def _draw_crossings(
             axes.set(title=row.key[1], xlabel="steps", ylabel="seconds, compilation included")
             drawing.powers(axes, "x")
             drawing.powers(axes, "y")
-        figure.legend(handles=[drawing.handle(i, m.label) for i, m in enumerate(machines)], loc="outside upper left",
-                      ncols=6)  # fmt: skip
+        drawing.legend(figure, [drawing.handle(i, m.label) for i, m in enumerate(machines)])
         return drawing.to_svg(figure, alt)
 
 
