@@ -82,15 +82,16 @@ def of_target(x: jax.Array, target: jax.Array, valid: jax.Array, axis_name: Axis
     # not vectorise a sum with a comparison in it. The least weight, times this twice, is inf.
     large = 2.0 ** (jnp.finfo(x.dtype).maxexp - 1)
     # With abs between the two: XLA would make one factor of them, which is inf, and 0 times it is NaN.
-    terms = target * jnp.minimum(_top.gap_of(x, of), jnp.abs(target * large) * large)
+    blocks = _softmax.blocks(target)
+    terms = blocks * jnp.minimum(_top.gap_of(_softmax.blocks(x), of), jnp.abs(blocks * large) * large)
     # NaN if a target is infinite; it is NaN for a row that has no softmax.
-    loss = _shards.total(_top.sum_of(terms), axis_name) + total * of.log_total + total * 0
+    loss = _shards.total(_softmax.sum_blocks(terms), axis_name) + total * of.log_total + total * 0
     return jnp.where(valid, loss, jnp.nan)
 
 
 def _weight_of(target: jax.Array, axis_name: AxisName | None) -> jax.Array:
     """sum_j t_j [...]."""
-    return _shards.total(_top.sum_of(target), axis_name)
+    return _shards.total(_softmax.sum_blocks(_softmax.blocks(target)), axis_name)
 
 
 def _is_defined(x: jax.Array, target: jax.Array, valid: jax.Array, axis_name: AxisName | None) -> jax.Array:

@@ -46,18 +46,19 @@ def row(x: jax.Array, y: jax.Array, axis_name: AxisName | None = None) -> Row:
     classes = x.shape[-1] * _shards.count(axis_name)
     top = lax.stop_gradient(_shards.largest(x.max(-1), axis_name))
     shift = shift_of(top, classes)
-    exp = jnp.exp(x - shift[..., None])
+    exp = jnp.exp(blocks(x) - shift[..., None, None])
     # A power of two times the distance from the label: 0 there, and elsewhere more than exp can be. Its minimum with
     # exp leaves the label out, and is no select: XLA:CPU does not vectorise a sum with a comparison in it. In this
     # order: what it calls for a minimum may pass over a NaN in the first place, but not in the second.
     step = 2.0 ** (jnp.finfo(x.dtype).maxexp - 2 - math.ceil(math.log2(classes)))
     place = _shards.here(y, x.shape[-1], axis_name).astype(x.dtype) * step
-    distance = jnp.abs(index_of(x) * step - place[..., None])
-    others = _shards.total(sum_last(jnp.minimum(distance, exp)), axis_name)
+    distance = jnp.abs(blocks(index_of(x)) * step - place[..., None, None])
+    others = _shards.total(sum_blocks(jnp.minimum(distance, exp)), axis_name)
     label = _shards.entry(x, y, axis_name)
     exp_label = jnp.exp(label - shift)
     whole = jnp.where(jnp.isnan(others + exp_label), jnp.nan, top)
-    return Row(top, label, exp, jnp.exp(top - shift), exp_label, others, is_defined(whole, y, classes))
+    defined = is_defined(whole, y, classes)
+    return Row(top, label, exp.reshape(x.shape), jnp.exp(top - shift), exp_label, others, defined)
 
 
 def shift_of(top: jax.Array, classes: int) -> jax.Array:
@@ -77,19 +78,36 @@ def index_of(x: jax.Array) -> jax.Array:
     return lax.broadcasted_iota(x.dtype, (1,) * (x.ndim - 1) + x.shape[-1:], x.ndim - 1)
 
 
-def sum_last(terms: jax.Array) -> jax.Array:
-    """Over the last axis; within 5 ulp for terms that are not negative.
+def blocks(x: jax.Array) -> jax.Array:
+    """[..., V] as [..., B, V / B], for rows of 65536 and more: B is 64, or what V has of it, and else 1.
 
-    Where XLA:CPU does not add up in blocks, half onto half. Of very long rows it keeps too much at a time, and takes 3
-    times as long: these go half onto half too, each of 64 blocks in itself, so that no slice cuts across the shards
-    where the classes are split over devices.
+    XLA:CPU makes one kernel of all that is done to a row and of its sum, but of rows as long as these it writes each
+    array to memory on the way: ten times the time. So few blocks cut across no shard, where classes are split.
     """
-    classes = terms.shape[-1]
-    if adds_in_blocks(terms) and classes < 2**16:
-        return terms.sum(-1)
-    if classes >= 2**16:
-        return _by_halves(terms.reshape(*terms.shape[:-1], math.gcd(classes, 64), -1)).sum(-1)
-    return _by_halves(terms)
+    classes = x.shape[-1]
+    count = math.gcd(classes, 64) if classes >= 2**16 else 1
+    return x.reshape(*x.shape[:-1], count, classes // count)
+
+
+def sum_blocks(terms: jax.Array) -> jax.Array:
+    """Over the last two axes, a row's blocks [..., B, V / B]; within 5 ulp for terms that are not negative."""
+    of_blocks = terms.sum(-1) if adds_in_blocks(terms) else _by_halves(terms)
+    return _apart(of_blocks).sum(-1)
+
+
+def largest_of_blocks(x: jax.Array) -> jax.Array:
+    """Over the last two axes, a row's blocks [..., B, V / B]."""
+    return _apart(x.max(-1)).max(-1)
+
+
+def _apart(of_blocks: jax.Array) -> jax.Array:
+    """What the blocks gave; XLA would make one sum of the blocks' and their own."""
+    return lax.optimization_barrier(of_blocks) if of_blocks.shape[-1] > 1 else of_blocks
+
+
+def sum_last(terms: jax.Array) -> jax.Array:
+    """Over the last axis; within 5 ulp for terms that are not negative. Not for what is long and made on the spot."""
+    return sum_blocks(blocks(terms))
 
 
 def _by_halves(terms: jax.Array) -> jax.Array:

@@ -1,7 +1,8 @@
 """A row of logits, its largest apart from the others: what the losses of soft labels and the normaliser are made of.
 
-XLA:CPU makes one kernel of each of them, if nothing in the chain is a comparison, a select or a gather, and if no
-array of the size of the logits has two readers: then it is written to memory, which takes longer than all the rest.
+XLA:CPU makes one kernel of each of them, if nothing in the chain is a comparison, a select or a gather, if no array of
+the size of the logits has two readers, and if rows are not too long: else such arrays are written to memory, which
+takes longer than all the rest.
 """
 
 import math
@@ -46,15 +47,17 @@ class Top(NamedTuple):
 
 def top_of(x: jax.Array, axis_name: AxisName | None = None) -> Top:
     """Of logits [..., V]. With an axis, V is of this shard; all that is found is of the whole rows."""
-    classes = x.shape[-1] * _shards.count(axis_name)
+    here, classes = x.shape[-1], x.shape[-1] * _shards.count(axis_name)
     top, last = _shards.largest(x.max(-1), axis_name), _last_of_largest(x, axis_name)
     shift = _softmax.shift_of(top, classes)
     # A power of two times the distance from that class: 0 there, and elsewhere more than exp can be. Its minimum with
     # exp leaves the class out. In this order: what XLA:CPU calls for a minimum may pass over a NaN in the first place.
     step = 2.0 ** (jnp.finfo(x.dtype).maxexp - 2 - math.ceil(math.log2(classes)))
-    place = _shards.here(last, x.shape[-1], axis_name) * step
-    distance = jnp.abs(_softmax.index_of(x) * step - place[..., None])
-    others = _shards.total(sum_of(jnp.minimum(distance, jnp.exp(x - shift[..., None]))), axis_name)
+    place = _shards.here(last, here, axis_name) * step
+    blocks = _softmax.blocks(x)
+    distance = jnp.abs(_softmax.blocks(_softmax.index_of(x)) * step - beside(place, blocks))
+    exps = jnp.exp(blocks - beside(shift, blocks))
+    others = _shards.total(_softmax.sum_blocks(jnp.minimum(distance, exps)), axis_name)
     if axis_name is not None:
         # Of the class left out, the derivative. That counts where jax 0.10 forgets the rule of a loss: in the second
         # derivative inside of `shard_map`, if it was no part of the first.
@@ -71,8 +74,10 @@ def _last_of_largest(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
     ties.
     """
     small = float(jnp.finfo(x.dtype).eps) ** 3
-    top = _shards.largest(x.max(-1, keepdims=True), axis_name)
-    of_ties = jnp.round(jnp.max(x - top + _softmax.index_of(x) * small, -1) / small)
+    blocks = _softmax.blocks(x)
+    top = beside(_shards.largest(x.max(-1), axis_name), blocks)
+    index = _softmax.blocks(_softmax.index_of(x))
+    of_ties = jnp.round(_softmax.largest_of_blocks(blocks - top + index * small) / small)
     # Of a shard that has no largest it is far below 0.
     return _shards.largest(of_ties + _shards.first(x.shape[-1], axis_name), axis_name)
 
@@ -83,15 +88,15 @@ def top_index(x: jax.Array, axis_name: AxisName | None = None) -> jax.Array:
 
 
 def gap_of(x: jax.Array, of: Top) -> jax.Array:
-    """How far each logit [..., V] is below the largest."""
+    """How far each logit, [..., V] or in blocks, is below the largest."""
     # A bound that nothing reaches: with a reference of its own, this difference is not the one from `top`, so that XLA
     # does not keep one array for both.
-    return jnp.maximum(of.top, -largest(x.dtype))[..., None] - x
+    return beside(jnp.maximum(of.top, -largest(x.dtype)), x) - x
 
 
-def sum_of(terms: jax.Array) -> jax.Array:
-    """Over the last axis [..., V], of terms that are not negative; also of long rows, of which nothing is kept here."""
-    return terms.sum(-1) if _softmax.adds_in_blocks(terms) else _softmax.sum_last(terms)
+def beside(of_rows: jax.Array, x: jax.Array) -> jax.Array:
+    """What there is of each row [...], with as many axes as x has, to be broadcast."""
+    return lax.expand_dims(of_rows, range(of_rows.ndim, x.ndim))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
