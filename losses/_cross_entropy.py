@@ -85,13 +85,13 @@ def of_target(x: jax.Array, target: jax.Array, valid: jax.Array, axis_name: Axis
     blocks = _softmax.blocks(target)
     terms = blocks * jnp.minimum(_top.gap_of(_softmax.blocks(x), of), jnp.abs(blocks * large) * large)
     # NaN if a target is infinite; it is NaN for a row that has no softmax.
-    loss = _shards.total(_softmax.sum_blocks(terms), axis_name) + total * of.log_total + total * 0
+    loss = _shards.total(_softmax.sum_rows(terms, x.ndim - 1), axis_name) + total * of.log_total + total * 0
     return jnp.where(valid, loss, jnp.nan)
 
 
 def _weight_of(target: jax.Array, axis_name: AxisName | None) -> jax.Array:
     """sum_j t_j [...]."""
-    return _shards.total(_softmax.sum_blocks(_softmax.blocks(target)), axis_name)
+    return _shards.total(_softmax.sum_last(target), axis_name)
 
 
 def _is_defined(x: jax.Array, target: jax.Array, valid: jax.Array, axis_name: AxisName | None) -> jax.Array:

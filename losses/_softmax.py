@@ -46,14 +46,15 @@ def row(x: jax.Array, y: jax.Array, axis_name: AxisName | None = None) -> Row:
     classes = x.shape[-1] * _shards.count(axis_name)
     top = lax.stop_gradient(_shards.largest(x.max(-1), axis_name))
     shift = shift_of(top, classes)
-    exp = jnp.exp(blocks(x) - shift[..., None, None])
+    row_blocks = blocks(x)
+    exp = jnp.exp(row_blocks - beside(shift, row_blocks))
     # A power of two times the distance from the label: 0 there, and elsewhere more than exp can be. Its minimum with
     # exp leaves the label out, and is no select: XLA:CPU does not vectorise a sum with a comparison in it. In this
     # order: what it calls for a minimum may pass over a NaN in the first place, but not in the second.
     step = 2.0 ** (jnp.finfo(x.dtype).maxexp - 2 - math.ceil(math.log2(classes)))
     place = _shards.here(y, x.shape[-1], axis_name).astype(x.dtype) * step
-    distance = jnp.abs(blocks(index_of(x)) * step - place[..., None, None])
-    others = _shards.total(sum_blocks(jnp.minimum(distance, exp)), axis_name)
+    distance = jnp.abs(blocks(index_of(x)) * step - beside(place, row_blocks))
+    others = _shards.total(sum_rows(jnp.minimum(distance, exp), top.ndim), axis_name)
     label = _shards.entry(x, y, axis_name)
     exp_label = jnp.exp(label - shift)
     whole = jnp.where(jnp.isnan(others + exp_label), jnp.nan, top)
@@ -79,35 +80,48 @@ def index_of(x: jax.Array) -> jax.Array:
 
 
 def blocks(x: jax.Array) -> jax.Array:
-    """[..., V] as [..., B, V / B], for rows of 65536 and more: B is 64, or what V has of it, and else 1.
+    """[..., V], of rows of 65536 and more as [..., B, V / B], where B is 64 or what V has of it.
 
     XLA:CPU makes one kernel of all that is done to a row and of its sum, but of rows as long as these it writes each
     array to memory on the way: ten times the time. So few blocks cut across no shard, where classes are split.
     """
     classes = x.shape[-1]
     count = math.gcd(classes, 64) if classes >= 2**16 else 1
-    return x.reshape(*x.shape[:-1], count, classes // count)
+    return x if count == 1 else x.reshape(*x.shape[:-1], count, classes // count)
 
 
-def sum_blocks(terms: jax.Array) -> jax.Array:
-    """Over the last two axes, a row's blocks [..., B, V / B]; within 5 ulp for terms that are not negative."""
-    of_blocks = terms.sum(-1) if adds_in_blocks(terms) else _by_halves(terms)
-    return _apart(of_blocks).sum(-1)
+def beside(of_rows: jax.Array, x: jax.Array) -> jax.Array:
+    """What there is of each row [...], with as many axes as x has, [..., V] or in blocks: to be broadcast."""
+    return lax.expand_dims(of_rows, range(of_rows.ndim, x.ndim))
 
 
-def largest_of_blocks(x: jax.Array) -> jax.Array:
-    """Over the last two axes, a row's blocks [..., B, V / B]."""
-    return _apart(x.max(-1)).max(-1)
+def sum_rows(terms: jax.Array, ndim: int) -> jax.Array:
+    """Rows [..., V], in blocks or not, summed to `ndim` axes; within 5 ulp for terms that are not negative."""
+    single = math.prod(terms.shape[:ndim]) == 1
+    sums = terms.sum(-1) if adds_in_blocks(terms) and not single else _by_halves(terms)
+    if sums.ndim == ndim:
+        return sums
+    # The sums of 64 blocks in two steps: of few rows XLA:CPU adds up one term after the other.
+    count = sums.shape[-1]
+    inner = math.gcd(count, 8)
+    sums = _apart(_apart(sums).reshape(*sums.shape[:-1], count // inner, inner).sum(-1))
+    return sums.sum(-1)
+
+
+def largest_of_rows(x: jax.Array, ndim: int) -> jax.Array:
+    """The largest of rows [..., V], in blocks or not, of `ndim` axes."""
+    found = x.max(-1)
+    return found if found.ndim == ndim else _apart(found).max(-1)
 
 
 def _apart(of_blocks: jax.Array) -> jax.Array:
-    """What the blocks gave; XLA would make one sum of the blocks' and their own."""
-    return lax.optimization_barrier(of_blocks) if of_blocks.shape[-1] > 1 else of_blocks
+    """What blocks give, kept apart from what rows give: XLA would make one sum of both, over rows as long as before."""
+    return lax.optimization_barrier(of_blocks)
 
 
 def sum_last(terms: jax.Array) -> jax.Array:
     """Over the last axis; within 5 ulp for terms that are not negative. Not for what is long and made on the spot."""
-    return sum_blocks(blocks(terms))
+    return sum_rows(blocks(terms), terms.ndim - 1)
 
 
 def _by_halves(terms: jax.Array) -> jax.Array:

@@ -55,9 +55,9 @@ def top_of(x: jax.Array, axis_name: AxisName | None = None) -> Top:
     step = 2.0 ** (jnp.finfo(x.dtype).maxexp - 2 - math.ceil(math.log2(classes)))
     place = _shards.here(last, here, axis_name) * step
     blocks = _softmax.blocks(x)
-    distance = jnp.abs(_softmax.blocks(_softmax.index_of(x)) * step - beside(place, blocks))
-    exps = jnp.exp(blocks - beside(shift, blocks))
-    others = _shards.total(_softmax.sum_blocks(jnp.minimum(distance, exps)), axis_name)
+    distance = jnp.abs(_softmax.blocks(_softmax.index_of(x)) * step - _softmax.beside(place, blocks))
+    exps = jnp.exp(blocks - _softmax.beside(shift, blocks))
+    others = _shards.total(_softmax.sum_rows(jnp.minimum(distance, exps), top.ndim), axis_name)
     if axis_name is not None:
         # Of the class left out, the derivative. That counts where jax 0.10 forgets the rule of a loss: in the second
         # derivative inside of `shard_map`, if it was no part of the first.
@@ -75,9 +75,9 @@ def _last_of_largest(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
     """
     small = float(jnp.finfo(x.dtype).eps) ** 3
     blocks = _softmax.blocks(x)
-    top = beside(_shards.largest(x.max(-1), axis_name), blocks)
+    top = _softmax.beside(_shards.largest(x.max(-1), axis_name), blocks)
     index = _softmax.blocks(_softmax.index_of(x))
-    of_ties = jnp.round(_softmax.largest_of_blocks(blocks - top + index * small) / small)
+    of_ties = jnp.round(_softmax.largest_of_rows(blocks - top + index * small, x.ndim - 1) / small)
     # Of a shard that has no largest it is far below 0.
     return _shards.largest(of_ties + _shards.first(x.shape[-1], axis_name), axis_name)
 
@@ -91,12 +91,7 @@ def gap_of(x: jax.Array, of: Top) -> jax.Array:
     """How far each logit, [..., V] or in blocks, is below the largest."""
     # A bound that nothing reaches: with a reference of its own, this difference is not the one from `top`, so that XLA
     # does not keep one array for both.
-    return beside(jnp.maximum(of.top, -largest(x.dtype)), x) - x
-
-
-def beside(of_rows: jax.Array, x: jax.Array) -> jax.Array:
-    """What there is of each row [...], with as many axes as x has, to be broadcast."""
-    return lax.expand_dims(of_rows, range(of_rows.ndim, x.ndim))
+    return _softmax.beside(jnp.maximum(of.top, -largest(x.dtype)), x) - x
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
