@@ -19,7 +19,7 @@ def test_arrays_used_in_another_order_at_another_number_of_tokens_are_not_swappe
         a, b = factors
 
         def loss(logits):
-            product = b * 3 + a if len(logits) < 128 else a + b * 3
+            product = b * 3 + a if len(logits) < 128 else 1 * a + b * 3
             return product * jnp.square(logits).sum(-1)
 
         return fused_linear(loss)(hidden, kernel)
