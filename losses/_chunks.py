@@ -122,7 +122,7 @@ def _with_gradients(plan: Plan, head: Head, tokens: Tokens, by_head: Head, by_to
         of_head = Head(
             _product(of_kernel, slope, hidden) if by_head.kernel else None,
             slopes[0].sum(0) if by_head.bias else None,
-            tuple(slopes[1 + targets :]),
+            tuple(None if found is None else _wide(found) for found in slopes[1 + targets :]),
         )
         of_tokens = Tokens(
             _product(of_hidden, slope, head.kernel) if by_tokens.hidden else None,
@@ -150,6 +150,12 @@ def _check_varies(argument: jax.Array, axes: frozenset[str]) -> None:
             f"loss is differentiated in an array, {jax.typeof(argument)}, that must vary over {missing} as the tokens "
             f'do: jax.lax.pcast(array, {missing}, to="varying") before the loss closes over it'
         )
+
+
+def _wide(array: jax.Array) -> jax.Array:
+    """In at least float32, to add up what the chunks find and round once."""
+    floating = jnp.issubdtype(array.dtype, jnp.floating)
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32)) if floating else array
 
 
 def _start(sums_of: Callable[[Tokens], Any], pieces: Tokens) -> Any:
@@ -181,6 +187,14 @@ def _shown(piece: Tokens) -> jax.Array:
     return jnp.where(piece.kept[:, None], piece.hidden, 0)
 
 
+def _harmless(kept: jax.Array, target: jax.Array) -> jax.Array:
+    """A target; where its token does not count, 0 for what is not finite: NaN times no slope is NaN."""
+    if not jnp.issubdtype(target.dtype, jnp.floating):
+        return target
+    rows = kept.reshape(-1, *[1] * (target.ndim - 1))
+    return jnp.where(rows | jnp.isfinite(target), target, 0)
+
+
 def _weighted(piece: Tokens, losses: jax.Array) -> jax.Array:
     counted = _counted(piece, losses)
     return jnp.where(counted, piece.weights, 0) * jnp.where(counted, losses, 0)
@@ -198,6 +212,7 @@ def _cut(tokens: Tokens, chunks: int) -> Tokens:
     the last tokens of the chunks lack, they repeat from the first, without weight: hidden states of zeros would give
     logits that no token has, where a loss may have no slope.
     """
+    tokens = tokens._replace(targets=tuple(_harmless(tokens.kept, target) for target in tokens.targets))
     count = len(tokens.kept)
     missing = -count % chunks
 

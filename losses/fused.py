@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, Literal, NamedTuple, Protocol
+from operator import index
+from typing import Any, Literal, NamedTuple, Protocol, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +93,7 @@ def fused_linear(loss: Callable[..., jax.Array]) -> Fused:
       The result is in nats if the loss is, float32 (float64 for float64 arguments). Over nothing it is 0 with zero
       gradients. For bfloat16 and float16 the logits, and all sums, are float32, and the logits' gradient is rounded
       once before its products, as that of a dense head is. Any chunk size gives the same to the rounding of the sums.
+      Call it under `jax.jit`: each eager call compiles its loops anew.
 
     Raises:
       ValueError: for an argument of the wrong dtype, shape or range, and a loss that gives no value a token.
@@ -135,14 +137,30 @@ def fused_linear(loss: Callable[..., jax.Array]) -> Fused:
                 converted, constants = _converted(named, tokens.weights.dtype, examples)
                 return _chunks.Plan(converted, report, chunks, transpose_kernel, axis_name), tuple(constants)
 
+            def in_order(chunks: int, order: dict[int, int]) -> _chunks.Plan:
+                # By identity: a loss may use what it closes over in another order at another number of tokens.
+                plan, constants = plan_of(chunks)
+                picks, count = [order[id(constant)] for constant in constants], len(order)
+
+                def picked(*arguments: jax.Array) -> jax.Array:
+                    given = arguments[len(arguments) - count :] if count else ()
+                    return plan.loss(*arguments[: len(arguments) - count], *(given[place] for place in picks))
+
+                return plan._replace(loss=picked)
+
             of_gradient, of_value = _chunk_counts(chunk_size, tokens.hidden, classes)
-            plan, constants = plan_of(of_gradient)
-            head = head._replace(constants=constants)
+            constants = plan_of(of_gradient)[1]
+            if reduction is not None:
+                constants += plan_of(of_value)[1]
+            distinct = {id(constant): constant for constant in constants}
+            order = {name: place for place, name in enumerate(distinct)}
+            head = head._replace(constants=tuple(distinct.values()))
+            plan = in_order(of_gradient, order)
             if reduction is None:
                 result, found = _chunks.losses_of(plan, head, tokens)
                 result = result.reshape(shape)
             else:
-                result, found = _chunks.total_of(plan_of(of_value)[0], plan, head, tokens)
+                result, found = _chunks.total_of(in_order(of_value, order), plan, head, tokens)
                 result = _mean(result, tokens) if _reduction(reduction) == "mean" else result
             return result, jax.tree.map(lambda array: lax.stop_gradient(array).reshape(shape), found)
 
@@ -215,6 +233,8 @@ def _arguments(
 
 def _chunk_counts(size: int | None, hidden: jax.Array, classes: int) -> tuple[int, int]:
     """How many chunks the tokens [tokens, D] are cut into, for a gradient and for a value alone."""
+    if not isinstance(size, (bool, jax.Array)) and isinstance(size, SupportsIndex):
+        size = index(size)  # numpy's integers too
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise ValueError(f"chunk_size must be None or a Python int of at least 1, got {_checks.shown(size)}")
     (count, units), logits = hidden.shape, classes * max(4, hidden.dtype.itemsize)
@@ -277,11 +297,11 @@ def _report(axis_name: AxisName | None, logits: jax.Array, losses: jax.Array, *t
 
 def _arg_max(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
     """The first index of the largest of each row [tokens, V], int32."""
-    index = x.argmax(-1).astype(jnp.int32) + _shards.first(x.shape[-1], axis_name)
+    place = x.argmax(-1).astype(jnp.int32) + _shards.first(x.shape[-1], axis_name)
     if axis_name is None:
-        return index
+        return place
     top = x.max(-1)
-    others = jnp.where(top < lax.pmax(top, axis_name), jnp.iinfo(jnp.int32).max, index)
+    others = jnp.where(top < lax.pmax(top, axis_name), jnp.iinfo(jnp.int32).max, place)
     return lax.pmin(others, axis_name)
 
 

@@ -106,8 +106,10 @@ def linear_softmax_cross_entropy(
         where = kept if where is None else _checks.array_of("where", where, jnp.bool_) & kept
     axes = _shards.axes_of_tokens((hidden, y), axis_name)
     if class_weights is not None:
+        class_weights = _checks.array_of("class_weights", class_weights, jnp.floating, jnp.integer)
         class_weights = _shards.vary(class_weights, axes)
-    if not isinstance(temperature, float):
+    if not isinstance(temperature, (bool, int, float)):
+        temperature = _checks.array_of("temperature", temperature, jnp.floating)
         temperature = _shards.vary(temperature, axes)
     loss = partial(
         softmax_cross_entropy_with_integer_labels,
@@ -177,6 +179,8 @@ def linear_distillation(
       https://arxiv.org/abs/1503.02531
     """
     teacher = _checks.array_of("teacher_hidden", teacher_hidden, jnp.floating)
+    if not teacher.ndim:
+        raise ValueError("teacher_hidden must be [..., D'], got a scalar")
     head = _checks.array_of("teacher_kernel", teacher_kernel, jnp.floating)
     _checks.same_shape("teacher_hidden", teacher[..., 0], jnp.shape(hidden)[:-1], "a row for each token")
     head = lax.stop_gradient(head.T if transpose_teacher_kernel else head)

@@ -1,0 +1,53 @@
+"""What a fused loss closes over, and what masked tokens hold."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from xent.losses import fused_linear, linear_distillation, linear_softmax_cross_entropy
+
+HIDDEN = jax.random.normal(jax.random.key(0), (16, 5))
+KERNEL = jax.random.normal(jax.random.key(1), (5, 7))
+TARGET = jax.random.normal(jax.random.key(2), (16, 7))
+
+
+def test_arrays_used_in_another_order_at_another_number_of_tokens_are_not_swapped():
+    hidden, kernel = jnp.tile(HIDDEN, (16, 1)), jnp.tile(KERNEL, (1, 10000)) / 100  # 128 tokens at a time, or 64
+
+    def total(factors):
+        a, b = factors
+
+        def loss(logits):
+            product = b * 3 + a if len(logits) < 128 else 1 * a + b * 3
+            return product * jnp.square(logits).sum(-1)
+
+        return fused_linear(loss)(hidden, kernel)
+
+    value, _ = jax.jit(lambda factors: jax.jvp(total, (factors,), (factors,)))((2.0, 5.0))
+    plain = jax.jit(total)((jnp.float32(2), jnp.float32(5)))
+    np.testing.assert_allclose([value, plain], 17 * jnp.square(hidden @ kernel).sum(-1).mean(), 1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["mean", None])
+def test_nan_in_a_masked_target_poisons_no_gradient(reduction):
+    def gradient(target, where):
+        def total(kernel):
+            squared = fused_linear(lambda z, t: jnp.square(z - t).sum(-1))
+            return squared(HIDDEN, kernel, target, where=where, chunk_size=4, reduction=reduction).sum()
+
+        return jax.jit(jax.grad(total))(KERNEL)
+
+    where = jnp.arange(16) != 3
+    np.testing.assert_array_equal(gradient(TARGET.at[3].set(jnp.nan), where), gradient(TARGET, where))
+
+
+def test_small_arguments():
+    labels = jnp.arange(16) % 7
+    a = linear_softmax_cross_entropy(HIDDEN, KERNEL, labels, temperature=2, chunk_size=np.int64(4))
+    b = linear_softmax_cross_entropy(HIDDEN, KERNEL, labels, temperature=2.0, chunk_size=4)
+    assert a == b
+    with pytest.raises(ValueError, match="class_weights must be an array"):
+        linear_softmax_cross_entropy(HIDDEN, KERNEL, labels, class_weights="a")
+    with pytest.raises(ValueError, match="teacher_hidden must be"):
+        linear_distillation(HIDDEN, KERNEL, 1.0, KERNEL)
