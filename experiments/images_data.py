@@ -1,0 +1,108 @@
+"""The images of `xent images`: the built-in digits scaled up, a TFDS set, or a folder with a sub-folder a class."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from rich.console import Console
+
+from xent.experiments import datasets
+from xent.train import data, folders
+from xent.train.errors import require
+from xent.train.progress import say
+from xent.train.source import Source, array_source
+from xent.train.stream import stream_source
+
+BUILT_IN_SIDE = 32
+"""Pixels: the built-in digits have 8 x 8, too few for a convolutional network."""
+
+
+class Images(NamedTuple):
+    """Images of one shape; `train` is None where they are streamed."""
+
+    source: Callable[[int, jax.Array, Mesh], Source]
+    """(batch size, key of the order, mesh) -> shuffled training batches of `image` and `label`."""
+    examples: int
+    """For training."""
+    train: data.Split | None
+    validation: data.Split
+    test: data.Split
+    classes: tuple[str, ...]
+
+
+def load(
+    dataset: str, console: Console, *, size: int | None, validation: float, data_dir: Path | None, stream: bool
+) -> Images:
+    """Load a dataset by name or folder.
+
+    Args:
+      dataset: `digits`, a TFDS name, or a folder.
+      console: is told what was found.
+      size: pixels a side; None: as they are, the built-in digits 32.
+      validation: share of the training images to hold out.
+      data_dir: where TFDS keeps prepared datasets.
+      stream: leave the training images of a folder where they are, to be read when they are needed.
+
+    Raises:
+      UsageError: if there is no such dataset, or it is not of this kind.
+    """
+    if (folder := Path(dataset)).is_dir():
+        require("--size", size, size is not None, "given together with a folder, whose images may differ: --size 32")
+        found, origin = _of_folder(folder, size or 0, validation, stream)
+    else:
+        require("--stream", stream, not stream, "given together with a folder of images: --dataset my/folder")
+        whole = data.load(
+            dataset,
+            data_dir=data_dir,
+            validation=validation,
+            builtin=datasets.register(),
+            report=lambda text: say(console, "data", text),
+        )
+        side, origin = size or (BUILT_IN_SIDE if dataset == "digits" else None), whole.source
+        parts = [scaled(part, side) for part in (whole.train, whole.validation, whole.test)]
+        found = _in_memory(*parts, whole.classes)
+    shape = " x ".join(map(str, found.test.image.shape[1:]))
+    sizes = f"{found.examples} train, {len(found.validation.label)} validation, {len(found.test.label)} test"
+    say(console, "data", f"{dataset}: {sizes}, {shape}{', streamed' if stream else ''}\n         {origin}")
+    return found
+
+
+def _in_memory(train: data.Split, validation: data.Split, test: data.Split, classes: tuple[str, ...]) -> Images:
+    def source(batch_size: int, key: jax.Array, mesh: Mesh) -> Source:
+        return array_source(train._asdict(), batch_size, key, mesh)
+
+    return Images(source, len(train.label), train, validation, test, classes)
+
+
+def _of_folder(folder: Path, size: int, validation: float, stream: bool) -> tuple[Images, str]:
+    found = folders.find(folder, validation)
+    held, test = (folders.read_all(files, size) for files in (found.validation, found.test))
+    if not stream:
+        return _in_memory(folders.read_all(found.train, size), held, test, found.classes), found.source
+    files = found.train
+
+    def read(row: int) -> dict[str, Any]:
+        return {"image": folders.read(files.paths[row], size), "label": files.label[row]}
+
+    def source(batch_size: int, key: jax.Array, mesh: Mesh) -> Source:
+        return stream_source(read, len(files.label), batch_size, key, mesh)
+
+    return Images(source, len(files.label), None, held, test, found.classes), found.source
+
+
+def scaled(split: data.Split, side: int | None) -> data.Split:
+    """Scale images to `side` x `side` pixels, bicubic, each channel by itself; None leaves them."""
+    from PIL import Image
+
+    count, height, width, channels = split.image.shape
+    if side is None or (height, width) == (side, side):
+        return split
+    images = np.empty((count, side, side, channels), np.uint8)
+    for i, image in enumerate(split.image):
+        for channel in range(channels):
+            plane = Image.fromarray(image[..., channel])
+            images[i, ..., channel] = np.asarray(plane.resize((side, side), Image.Resampling.BICUBIC))
+    return data.Split(images, split.label)
