@@ -50,7 +50,7 @@ RULES: Rules = ()
 """Every device of a mesh holds all parameters."""
 
 
-EPOCHS = {"lenet": 100, "alexnet": 60, "vgg": 60}
+EPOCHS = {"lenet": 100, "alexnet": 40, "vgg": 40}
 """Of the built-in digits."""
 
 
@@ -70,7 +70,8 @@ class Config:
     """The built-in digits, any TFDS image set with integer labels (mnist, cifar10, ...), or a folder with a sub-folder
     a class."""
     size: int | None = None
-    """Pixels a side that images are scaled to; not given: as they are, the built-in digits 32."""
+    """Pixels a side that images are scaled to; not given: as they are, the built-in digits 24 on
+    canvases of 32."""
     stream: bool = False
     """Read the training images of a folder as they are needed, for sets that do not fit in memory."""
     shift: int = 2
@@ -80,7 +81,7 @@ class Config:
     mixup: float = 0.0
     """Blend images of a batch in shares of Beta(a, a), with this a; 0: do not."""
     cutmix: float = 0.0
-    """Put rectangles of images into others, of areas of Beta(a, a), with this a; with --mixup, each batch one of them."""
+    """Put rectangles of images into others, of areas of Beta(a, a), with this a; with --mixup: either, a batch."""
     label_smoothing: float = 0.0
     """Share of each training target that is spread over all classes."""
     epochs: int | None = None

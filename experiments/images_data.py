@@ -1,6 +1,7 @@
 """The images of `xent images`: the built-in digits scaled up, a TFDS set, or a folder with a sub-folder a class."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +17,8 @@ from xent.train.progress import say
 from xent.train.source import Source, array_source
 from xent.train.stream import stream_source
 
-BUILT_IN_SIDE = 32
-"""Pixels: the built-in digits have 8 x 8, too few for a convolutional network."""
+CANVAS = 32
+"""Pixels a side that the built-in digits are put on: their own 8 x 8 are too few for a convolutional network."""
 
 
 class Images(NamedTuple):
@@ -41,7 +42,7 @@ def load(
     Args:
       dataset: `digits`, a TFDS name, or a folder.
       console: is told what was found.
-      size: pixels a side; None: as they are, the built-in digits 32.
+      size: pixels a side; None: as they are, the built-in digits on canvases of 32.
       validation: share of the training images to hold out.
       data_dir: where TFDS keeps prepared datasets.
       stream: leave the training images of a folder where they are, to be read when they are needed.
@@ -61,9 +62,9 @@ def load(
             builtin=datasets.register(),
             report=lambda text: say(console, "data", text),
         )
-        side, origin = size or (BUILT_IN_SIDE if dataset == "digits" else None), whole.source
-        parts = [scaled(part, side) for part in (whole.train, whole.validation, whole.test)]
-        found = _in_memory(*parts, whole.classes)
+        resize = partial(on_canvas, side=size or CANVAS) if dataset == "digits" else partial(scaled, side=size)
+        parts = [resize(part) for part in (whole.train, whole.validation, whole.test)]
+        found, origin = _in_memory(*parts, whole.classes), whole.source
     shape = " x ".join(map(str, found.test.image.shape[1:]))
     sizes = f"{found.examples} train, {len(found.validation.label)} validation, {len(found.test.label)} test"
     say(console, "data", f"{dataset}: {sizes}, {shape}{', streamed' if stream else ''}\n         {origin}")
@@ -106,3 +107,11 @@ def scaled(split: data.Split, side: int | None) -> data.Split:
             plane = Image.fromarray(image[..., channel])
             images[i, ..., channel] = np.asarray(plane.resize((side, side), Image.Resampling.BICUBIC))
     return data.Split(images, split.label)
+
+
+def on_canvas(split: data.Split, side: int) -> data.Split:
+    """Scale images that fill their frame to 3/4 of `side`, and leave a black margin: room to move, as MNIST has."""
+    inner = scaled(split, max(1, 3 * side // 4))
+    before = (side - inner.image.shape[1]) // 2
+    margin = (before, side - inner.image.shape[1] - before)
+    return data.Split(np.pad(inner.image, ((0, 0), margin, margin, (0, 0))), split.label)

@@ -37,7 +37,7 @@ def find(folder: Path, validation: float) -> Folder:
     cut is stratified by class, with a constant seed that belongs to the data.
 
     Args:
-      folder: `folder/CLASS/*.png`, or `folder/train/CLASS/*.png` and `folder/test/CLASS/*.png`; deeper files count, too.
+      folder: `folder/CLASS/*.png`, or `folder/train/CLASS/*.png` and `folder/test` likewise; deeper files count, too.
       validation: share of the training images to hold out, 0 for none.
 
     Raises:
