@@ -50,6 +50,8 @@ RULES: Rules = ()
 """Every device of a mesh holds all parameters."""
 
 
+EVALUATED_PIXELS = 2**20
+"""A call and a device, in whole images."""
 EPOCHS = {"lenet": 100, "alexnet": 40, "vgg": 40}
 """Of the built-in digits."""
 
@@ -193,17 +195,19 @@ def prepare(config: Config, console: Console) -> TrainOne:
     state, source = start(config.run.seed)
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     say(console, "model", f"{config.model}, {count:,} parameters, epochs: {epochs}")
-    evaluate = make_evaluate(loss, images.validation._asdict(), mesh)
+    height, width, _ = images.test.image.shape[1:]
+    at_once = max(1, EVALUATED_PIXELS // (height * width))
+    evaluate = make_evaluate(loss, images.validation._asdict(), mesh, batch_size=at_once)
     shardings = state_shardings(state, mesh, RULES)
     call = make_call(step, source, config.patience, single=config.steps_per_call == 1, shardings=shardings)
     compiled = cache(lambda: compile_call(call, state, source, evaluate, console))  # by the first seed, for all
-    test = make_evaluate(loss, images.test._asdict(), mesh)
+    test = make_evaluate(loss, images.test._asdict(), mesh, batch_size=at_once)
 
     def logits_of(params: Any, batch: Batch) -> jax.Array:
         pixels = 2 * (batch["image"].astype(jnp.float32) / 255) - 1
         return apply(params, pixels.astype(config.run.dtype)).astype(jnp.float32)
 
-    predict = make_predict(logits_of, images.test._asdict(), mesh)
+    predict = make_predict(logits_of, images.test._asdict(), mesh, batch_size=at_once)
 
     def train_one(config: Config, folder: Path) -> Scores:
         state, source = start(config.run.seed)
