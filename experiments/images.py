@@ -75,7 +75,7 @@ class Config:
     """Pixels a side that images are scaled to; not given: as they are, the built-in digits 24 on
     canvases of 32."""
     stream: bool = False
-    """Read the training images of a folder as they are needed, for sets that do not fit in memory."""
+    """Read the training images as they are needed, for sets that do not fit in memory; held-out images must."""
     shift: int = 2
     """Move images by up to so many pixels in training."""
     crop: float = 0.8

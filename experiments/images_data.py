@@ -45,26 +45,26 @@ def load(
       size: pixels a side; None: as they are, the built-in digits on canvases of 32.
       validation: share of the training images to hold out.
       data_dir: where TFDS keeps prepared datasets.
-      stream: leave the training images of a folder where they are, to be read when they are needed.
+      stream: leave the training images where they are, to be read when they are needed.
 
     Raises:
       UsageError: if there is no such dataset, or it is not of this kind.
     """
-    if (folder := Path(dataset)).is_dir():
+    folder, report = Path(dataset), partial(say, console, "data")
+    named = {"data_dir": data_dir, "validation": validation, "builtin": datasets.register(), "report": report}
+    fit = on_canvas if dataset == "digits" else scaled
+    side = size or (CANVAS if dataset == "digits" else None)
+    if folder.is_dir():
         require("--size", size, size is not None, "given together with a folder, whose images may differ: --size 32")
         found, origin = _of_folder(folder, size or 0, validation, stream)
+    elif stream:
+        left = data.stream(dataset, fit=partial(fit, side=side), **named)
+        found, origin = _streamed(left.read, left.examples, left.validation, left.test, left.classes), left.source
     else:
-        require("--stream", stream, not stream, "given together with a folder of images: --dataset my/folder")
-        whole = data.load(
-            dataset,
-            data_dir=data_dir,
-            validation=validation,
-            builtin=datasets.register(),
-            report=lambda text: say(console, "data", text),
-        )
-        resize = partial(on_canvas, side=size or CANVAS) if dataset == "digits" else partial(scaled, side=size)
-        parts = [resize(part) for part in (whole.train, whole.validation, whole.test)]
-        found, origin = _in_memory(*parts, whole.classes), whole.source
+        whole = data.load(dataset, **named)
+        parts = (whole.train, whole.validation, whole.test)
+        train, held, test = (data.Split(_each(fit, part.image, side), part.label) for part in parts)
+        found, origin = _in_memory(train, held, test, whole.classes), whole.source
     shape = " x ".join(map(str, found.test.image.shape[1:]))
     sizes = f"{found.examples} train, {len(found.validation.label)} validation, {len(found.test.label)} test"
     say(console, "data", f"{dataset}: {sizes}, {shape}{', streamed' if stream else ''}\n         {origin}")
@@ -85,33 +85,47 @@ def _of_folder(folder: Path, size: int, validation: float, stream: bool) -> tupl
         return _in_memory(folders.read_all(found.train, size), held, test, found.classes), found.source
     files = found.train
 
-    def read(row: int) -> dict[str, Any]:
-        return {"image": folders.read(files.paths[row], size), "label": files.label[row]}
+    def read(row: int) -> tuple[np.ndarray, int]:
+        return folders.read(files.paths[row], size), int(files.label[row])
+
+    return _streamed(read, len(files.label), held, test, found.classes), found.source
+
+
+def _streamed(
+    read: Callable[[int], tuple[np.ndarray, int]], examples: int, validation: data.Split, test: data.Split,
+    classes: tuple[str, ...],
+) -> Images:  # fmt: skip
+    def example(row: int) -> dict[str, Any]:
+        image, label = read(row)
+        return {"image": image, "label": np.int32(label)}
 
     def source(batch_size: int, key: jax.Array, mesh: Mesh) -> Source:
-        return stream_source(read, len(files.label), batch_size, key, mesh)
+        return stream_source(example, examples, batch_size, key, mesh)
 
-    return Images(source, len(files.label), None, held, test, found.classes), found.source
+    return Images(source, examples, None, validation, test, classes)
 
 
-def scaled(split: data.Split, side: int | None) -> data.Split:
-    """Scale images to `side` x `side` pixels, bicubic, each channel by itself; None leaves them."""
+def _each(fit: Callable[..., np.ndarray], images: np.ndarray, side: int | None) -> np.ndarray:
+    shape = fit(np.zeros(images.shape[1:], np.uint8), side=side).shape
+    found = np.empty((len(images), *shape), np.uint8)
+    for i, image in enumerate(images):
+        found[i] = fit(image, side=side)
+    return found
+
+
+def scaled(image: np.ndarray, side: int | None) -> np.ndarray:
+    """Scale an image [h, w, c] to `side` x `side` pixels, bicubic, each channel by itself; None leaves it."""
     from PIL import Image
 
-    count, height, width, channels = split.image.shape
-    if side is None or (height, width) == (side, side):
-        return split
-    images = np.empty((count, side, side, channels), np.uint8)
-    for i, image in enumerate(split.image):
-        for channel in range(channels):
-            plane = Image.fromarray(image[..., channel])
-            images[i, ..., channel] = np.asarray(plane.resize((side, side), Image.Resampling.BICUBIC))
-    return data.Split(images, split.label)
+    if side is None or image.shape[:2] == (side, side):
+        return image
+    planes = [Image.fromarray(image[..., channel]) for channel in range(image.shape[-1])]
+    return np.stack([np.asarray(plane.resize((side, side), Image.Resampling.BICUBIC)) for plane in planes], axis=-1)
 
 
-def on_canvas(split: data.Split, side: int) -> data.Split:
-    """Scale images that fill their frame to 3/4 of `side`, and leave a black margin: room to move, as MNIST has."""
-    inner = scaled(split, max(1, 3 * side // 4))
-    before = (side - inner.image.shape[1]) // 2
-    margin = (before, side - inner.image.shape[1] - before)
-    return data.Split(np.pad(inner.image, ((0, 0), margin, margin, (0, 0))), split.label)
+def on_canvas(image: np.ndarray, side: int) -> np.ndarray:
+    """Scale an image that fills its frame to 3/4 of `side`, and leave a black margin: room to move, as MNIST has."""
+    inner = scaled(image, max(1, 3 * side // 4))
+    before = (side - len(inner)) // 2
+    margin = (before, side - len(inner) - before)
+    return np.pad(inner, (margin, margin, (0, 0)))

@@ -16,7 +16,6 @@ from sklearn.datasets import load_digits
 
 from xent.experiments.images_data import on_canvas, scaled
 from xent.experiments.scores import read_scores
-from xent.train.data import Split
 from xent.train.journal import read_lines
 
 SHORT = ("--epochs", "1", "--no-baselines", "--batch-size", "256")
@@ -53,14 +52,14 @@ def test_a_scaled_picture_shows_the_same_in_every_channel():
     small = np.zeros((2, 8, 8, 2), np.uint8)
     small[0, :, 4:, 0] = 200
     small[1, :4, :, 1] = 100
-    large = scaled(Split(small, np.zeros(2, np.int32)), 32).image
+    large = np.stack([scaled(image, 32) for image in small])
     assert large.shape == (2, 32, 32, 2)
     assert (large[0, :, 24:, 0] == 200).all()
     assert (large[1, :8, :, 1] == 100).all()
     assert not large[0, :, :8].any()
     assert not large[0, ..., 1].any()
     assert not large[1, 24:].any()
-    framed = on_canvas(Split(small, np.zeros(2, np.int32)), 32).image
+    framed = np.stack([on_canvas(image, 32) for image in small])
     assert (framed[0, 4:28, 22:28, 0] == 200).all()
     framed[:, 4:28, 4:28] = 0
     assert not framed.any()
@@ -87,6 +86,13 @@ def test_a_folder_of_images_is_a_dataset_in_memory_or_streamed(xent, tmp_path, f
     first = [read_lines(tmp_path / f"runs/images-{n}/metrics.jsonl") for n in (1, 2)]
     assert first[0][0] == first[1][0]  # the same images are held out
     assert len(first[1]) == 7
+
+
+def test_a_named_dataset_is_streamed_too(xent, tmp_path):
+    outcome = xent("images", *SHORT, "--stream")
+    assert outcome.code == 0, outcome.err
+    assert "1293 train, 144 validation, 360 test, 32 x 32 x 1, streamed" in outcome.out
+    assert len(read_lines(tmp_path / "runs/images-1/metrics.jsonl")) == 7
 
 
 def test_a_stream_is_resumed_to_the_same_end(xent, tmp_path, folder):
@@ -138,7 +144,6 @@ def test_a_run_that_is_killed_is_resumed_to_the_same_end(xent, tmp_path):
         (("--width", "0"), "--width 0.0: must be above 0"),
         (("--depth", "12"), "--depth"),
         (("--stream", "--steps-per-call", "2"), "--steps-per-call 2: must be 1 together with --stream"),
-        (("--stream",), "--stream True: must be given together with a folder"),
         (("--dataset", "."), "--size None: must be given together with a folder"),
         (("--size", "8"), "inputs must be height, width (both 16 or more)"),
     ],
