@@ -8,6 +8,9 @@
 
 The loss is the cross-entropy of dense targets, since mixup and cutmix give an example two classes. Widths of AlexNet
 and VGG are an eighth of the papers' by default, for two CPU cores; at --width 1 they are the papers' networks.
+LeNet-5 takes a minute on two CPU cores, with its baselines, and reaches 99.2 ± 0.3 % on held-out digits
+(`xent images --seeds 5`); the nearest neighbour, 98.3 %, scikit-learn's network, 97.5 ± 0.5 %.
+VGG takes 55 seconds and reaches 98.7 ± 0.2 % (`xent images --model vgg --seeds 5 --no-baselines`).
 """
 
 import sys
@@ -124,7 +127,7 @@ class Config:
 
 def model_of(config: Config, shape: Sequence[int], outputs: int) -> partial[Model]:
     """The builder of the network, which is missing its key alone."""
-    sizes = {"inputs": tuple(shape), "outputs": outputs, "dtype": config.run.dtype}
+    sizes: Any = {"inputs": tuple(shape), "outputs": outputs, "dtype": config.run.dtype}
     dropout = 0.5 if config.dropout is None else config.dropout
     if config.model == "lenet":
         return partial(lenet, **sizes)

@@ -51,19 +51,18 @@ def load(
       UsageError: if there is no such dataset, or it is not of this kind.
     """
     folder, report = Path(dataset), partial(say, console, "data")
-    named = {"data_dir": data_dir, "validation": validation, "builtin": datasets.register(), "report": report}
-    fit = on_canvas if dataset == "digits" else scaled
-    side = size or (CANVAS if dataset == "digits" else None)
+    named: Any = {"data_dir": data_dir, "validation": validation, "builtin": datasets.register(), "report": report}
+    fit = partial(on_canvas, side=size or CANVAS) if dataset == "digits" else partial(scaled, side=size)
     if folder.is_dir():
         require("--size", size, size is not None, "given together with a folder, whose images may differ: --size 32")
         found, origin = _of_folder(folder, size or 0, validation, stream)
     elif stream:
-        left = data.stream(dataset, fit=partial(fit, side=side), **named)
+        left = data.stream(dataset, fit=fit, **named)
         found, origin = _streamed(left.read, left.examples, left.validation, left.test, left.classes), left.source
     else:
         whole = data.load(dataset, **named)
         parts = (whole.train, whole.validation, whole.test)
-        train, held, test = (data.Split(_each(fit, part.image, side), part.label) for part in parts)
+        train, held, test = (data.Split(_each(fit, part.image), part.label) for part in parts)
         found, origin = _in_memory(train, held, test, whole.classes), whole.source
     shape = " x ".join(map(str, found.test.image.shape[1:]))
     sizes = f"{found.examples} train, {len(found.validation.label)} validation, {len(found.test.label)} test"
@@ -105,11 +104,11 @@ def _streamed(
     return Images(source, examples, None, validation, test, classes)
 
 
-def _each(fit: Callable[..., np.ndarray], images: np.ndarray, side: int | None) -> np.ndarray:
-    shape = fit(np.zeros(images.shape[1:], np.uint8), side=side).shape
+def _each(fit: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
+    shape = fit(np.zeros(images.shape[1:], np.uint8)).shape
     found = np.empty((len(images), *shape), np.uint8)
     for i, image in enumerate(images):
-        found[i] = fit(image, side=side)
+        found[i] = fit(image)
     return found
 
 

@@ -21,9 +21,16 @@ from xent.train.journal import read_lines
 SHORT = ("--epochs", "1", "--no-baselines", "--batch-size", "256")
 
 
-@pytest.mark.parametrize("model", ["lenet", "alexnet", "vgg"])
-def test_every_network_takes_its_steps_and_ends_with_pictures(xent, tmp_path, model):
-    outcome = xent("images", "--model", model, "--width", "0.0625", "--mixup", "0.2", "--cutmix", "1", *SHORT)
+@pytest.mark.parametrize(
+    ("model", "flags"),
+    [
+        ("lenet", ("--mixup", "0.2", "--cutmix", "1")),
+        ("alexnet", ("--width", "0.0625")),
+        ("vgg", ("--width", "0.0625")),
+    ],
+)
+def test_every_network_takes_its_steps_and_ends_with_pictures(xent, tmp_path, model, flags):
+    outcome = xent("images", "--model", model, *flags, *SHORT)
     assert outcome.code == 0, outcome.err
     assert "1293 train, 144 validation, 360 test, 32 x 32 x 1" in outcome.out
     run = tmp_path / "runs/images-1"
@@ -31,7 +38,7 @@ def test_every_network_takes_its_steps_and_ends_with_pictures(xent, tmp_path, mo
         assert (run / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
     lines = read_lines(run / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(7))
-    assert lines[0]["validation_loss"] == pytest.approx(math.log(10), abs=1)
+    assert lines[0]["validation_loss"] > 0.9 * math.log(10)  # an untrained network knows nothing
     rows = list(csv.DictReader((run / "mistakes.csv").read_text().splitlines()))
     wrong = [row["true"] != row["predicted"] for row in rows]
     assert wrong == sorted(wrong, reverse=True)
