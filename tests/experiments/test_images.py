@@ -75,7 +75,7 @@ def test_a_scaled_picture_shows_the_same_in_every_channel():
 @pytest.fixture
 def folder(tmp_path):
     digits = load_digits()
-    for i, (image, label) in enumerate(zip(digits.images[:100], digits.target[:100], strict=True)):
+    for i, (image, label) in enumerate(zip(digits.images[:200], digits.target[:200], strict=True)):
         place = tmp_path / "photos" / f"digit {label}"
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray((image * 15).astype(np.uint8)).resize((20 + i % 3, 24)).save(place / f"{i}.png")
@@ -89,10 +89,10 @@ def test_a_folder_of_images_is_a_dataset_in_memory_or_streamed(xent, tmp_path, f
     for stream in ("--no-stream", "--stream"):
         outcome = xent("images", "--dataset", folder, *FOLDER, stream)
         assert outcome.code == 0, outcome.err
-        assert "72 train, 8 validation, 20 test, 32 x 32 x 3" in outcome.out
+        assert "144 train, 16 validation, 40 test, 32 x 32 x 3" in outcome.out
     first = [read_lines(tmp_path / f"runs/images-{n}/metrics.jsonl") for n in (1, 2)]
     assert first[0][0] == first[1][0]  # the same images are held out
-    assert len(first[1]) == 7
+    assert len(first[1]) == 11
 
 
 def test_a_named_dataset_is_streamed_too(xent, tmp_path):
