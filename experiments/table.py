@@ -18,6 +18,11 @@ EXPERIMENTS = {
         "a multilayer perceptron learns handwritten digits, ten classes or one bit",
         "97.8 ± 0.2 % of held-out digits, five seeds",
     ),
+    "images": Experiment(
+        "xent.experiments.images",
+        "LeNet-5, AlexNet and VGG classify images, augmented and mixed, by soft targets",
+        "99.2 ± 0.3 % of held-out digits with LeNet-5, 98.7 ± 0.2 % with VGG, nearest neighbour 98.3 %, five seeds",
+    ),
     "language_model": Experiment(
         "xent.experiments.language_model",
         "a decoder-only Transformer learns the standard library's docstrings, without ever holding its logits",

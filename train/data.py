@@ -7,9 +7,9 @@ constant seed that belongs to the data and not to a run.
 
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -39,6 +39,17 @@ class Dataset(NamedTuple):
 
     name: str
     train: Split
+    validation: Split
+    test: Split
+    classes: tuple[str, ...]
+    source: str
+
+
+class Stream(NamedTuple):
+    """A dataset whose training images stay where they are: `read(row)` gives one, uint8 [h, w, c], and its label."""
+
+    read: Callable[[int], tuple[np.ndarray, int]]
+    examples: int
     validation: Split
     test: Split
     classes: tuple[str, ...]
@@ -96,6 +107,66 @@ def load(
     return Dataset(name, train, held, test, classes, source)
 
 
+def stream(
+    name: str,
+    *,
+    fit: Callable[[np.ndarray], np.ndarray],
+    data_dir: str | os.PathLike[str] | None = None,
+    validation: float = 0.1,
+    builtin: Sequence[str] = (),
+    report: Callable[[str], None] | None = None,
+) -> Stream:
+    """Opens the same datasets without reading their training images, for those that do not fit in memory.
+
+    Held-out images are read. What is cut from `train` is drawn, not stratified: nobody has seen the labels.
+
+    Args:
+      name: as in `load`.
+      fit: makes each image [h, w, c] one of the shape that all are to have.
+      data_dir, validation, builtin, report: as in `load`.
+
+    Raises:
+      UsageError: as in `load`; and if the dataset does not say how many classes it has.
+
+    Example:
+      >>> stream("digits", fit=lambda image: image, builtin=datasets.register()).examples  # doctest: +SKIP
+      1293
+    """
+    check = partial(_features, name)
+    builder = prepared(name, data_dir=data_dir, builtin=builtin, check=check, report=report)
+    sizes = {split: info.num_examples for split, info in builder.info.splits.items() if info.num_examples}
+    image, label = _features(name, builder)
+    if "train" not in sizes or not getattr(builder.info.features[label], "num_classes", None):
+        raise UsageError(f"dataset {name!r} cannot be streamed: it needs a train split and named classes")
+    with readable(name, builder, "train"):
+        source, decode = _opened(builder, "train", image, label)
+    held_out = next((split for split in ("test", "validation") if split in sizes), None)
+    rows = np.random.default_rng(SPLIT_SEED).permutation(sizes["train"])
+    tested = 0 if held_out else round(TEST_FRACTION * len(rows))
+    cut = tested + round(validation * (len(rows) - tested))
+    kept = np.sort(rows[cut:])
+
+    def read(row: int) -> tuple[np.ndarray, int]:
+        pixels, value = decode(source[int(row)])
+        return fit(pixels), value
+
+    def gathered(pairs: Iterable[tuple[np.ndarray, int]]) -> Split:
+        found = list(pairs)
+        images = [pixels for pixels, _ in found] or [np.zeros_like(read(0)[0])]
+        return Split(np.stack(images)[: len(found)], np.array([value for _, value in found], np.int32))
+
+    with readable(name, builder, held_out or "train"):
+        if held_out:
+            test = gathered((fit(pixels), value) for pixels, value in _records(builder, held_out, image, label))
+        else:
+            test = gathered(map(read, np.sort(rows[:tested])))
+        held = gathered(map(read, np.sort(rows[tested:cut])))
+    classes = _classes(name, builder.info.features[label], {"test": test, "validation": held})
+    origin = f"its {held_out}" if held_out else f"{TEST_FRACTION:.0%} of its train"
+    text = f"TFDS {builder.info.full_name} in {builder.data_dir}; test: {origin}; validation: {validation:g} of train"
+    return Stream(lambda row: read(kept[row]), len(kept), held, test, classes, text)
+
+
 def _features(name: str, builder: "DatasetBuilder") -> tuple[str, str]:
     """The keys of the one image and the one label: the supervised ones, else the only ones of a fitting type."""
     import tensorflow_datasets as tfds
@@ -132,7 +203,17 @@ def _read(name: str, builder: "DatasetBuilder", split: str, image: str, label: s
 
 
 def _records(builder: "DatasetBuilder", split: str, image: str, label: str) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields pixels [h, w, c] and label of each record.
+    """Yields pixels [h, w, c] and label of each record."""
+    source, decode = _opened(builder, split, image, label)
+    for start in range(0, len(source), CHUNK):
+        for record in source.__getitems__(range(start, min(start + CHUNK, len(source)))):
+            yield decode(record)
+
+
+def _opened(
+    builder: "DatasetBuilder", split: str, image: str, label: str
+) -> tuple[Any, Callable[[Any], tuple[np.ndarray, int]]]:
+    """The records of a split, with random access, and what makes pixels [h, w, c] and label of one.
 
     Compressed images are parsed and decoded here: TFDS's own decoding takes three times as long, and threads do not
     help, since for small images the interpreter's lock is what is waited for.
@@ -148,15 +229,16 @@ def _records(builder: "DatasetBuilder", split: str, image: str, label: str) -> I
         split, deserialize_method=method.RAW_BYTES if compressed else method.DESERIALIZE_AND_DECODE
     )
     mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(feature.shape[-1])
-    for start in range(0, len(source), CHUNK):
-        for record in source.__getitems__(range(start, min(start + CHUNK, len(source)))):
-            if not compressed:
-                yield record[image], record[label]
-                continue
-            fields = tf_example_pb2.Example.FromString(record).features.feature
-            picture = Image.open(io.BytesIO(fields[image].bytes_list.value[0]))
-            pixels = np.asarray(picture if mode in (None, picture.mode) else picture.convert(mode))
-            yield pixels.reshape(*pixels.shape[:2], -1), fields[label].int64_list.value[0]
+
+    def decode(record: Any) -> tuple[np.ndarray, int]:
+        if not compressed:
+            return record[image], record[label]
+        fields = tf_example_pb2.Example.FromString(record).features.feature
+        picture = Image.open(io.BytesIO(fields[image].bytes_list.value[0]))
+        pixels = np.asarray(picture if mode in (None, picture.mode) else picture.convert(mode))
+        return pixels.reshape(*pixels.shape[:2], -1), fields[label].int64_list.value[0]
+
+    return source, decode
 
 
 def _classes(name: str, feature: "FeatureConnector", found: dict[str, Split]) -> tuple[str, ...]:

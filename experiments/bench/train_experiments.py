@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from xent.experiments import language_model, saturation
+from xent.experiments import images, language_model, saturation
 from xent.experiments.bench import torch_peer, train_start
 from xent.experiments.bench.engine import Case
 from xent.experiments.bench.train_cases import (
@@ -113,6 +113,15 @@ def _saturation(asked: Asked) -> Parts:
     )  # fmt: skip
 
 
+def _images(asked: Asked) -> Parts:
+    """LeNet-5, with the experiment's own augmentation, on as many images as the built-in digits have for training."""
+    drawn, labels = random_images(1293, 32, asked.seed)
+    config = images.Config()
+    apply, params = images.model_of(config, drawn.shape[1:], CLASSES)(jax.random.key(0))
+    loss = images.make_loss(config, apply, CLASSES)
+    return Parts(loss, params, make_optimizer(config.optimizer, SCHEDULE_STEPS), {"image": drawn, "label": labels})
+
+
 CONTRIBUTIONS = {
     "digits": Contribution(
         _digits,
@@ -121,6 +130,7 @@ CONTRIBUTIONS = {
         (64, 1024),
         beside=_beside_digits,
     ),
+    "images": Contribution(_images, lambda _: {"pixels": 32 * 32}, (64,), (64,), slower=40),
     "language_model": Contribution(
         _language_model,
         lambda _: {name: getattr(SMALL, name) for name in ("vocabulary", "context", "units", "layers")},

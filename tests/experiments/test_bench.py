@@ -265,7 +265,7 @@ def test_every_experiment_has_its_step_timed():
     assert set(CONTRIBUTIONS) == set(EXPERIMENTS)
 
 
-SUMS = {"digits": 1628034887, "language_model": 861530797, "saturation": 4046924892}
+SUMS = {"digits": 1628034887, "images": 470512206, "language_model": 861530797, "saturation": 4046924892}
 
 
 @pytest.mark.parametrize("name", list(SUMS))
@@ -292,7 +292,7 @@ def test_a_curve_is_the_loss_of_each_step():
     [
         (["bench", "trian"], "no benchmark 'trian': did you mean train?"),
         (["bench", "xyz"], "no benchmark 'xyz': there are all, losses, fused, train"),
-        (["bench", "train", "--experiment", "digit"], "--experiment digit: must be some of digits, language_model"),
+        (["bench", "train", "--experiment", "digit"], "--experiment digit: must be some of digits, images"),
         (["bench", "train", "--rounds=0"], "--rounds 0: must be 1 or more"),
         (["bench", "train", "--batch-size=60001"], "--batch-size 60001: must be from 1 to 512"),
         (["bench", "train", "--round=2"], "did you mean --rounds?"),
