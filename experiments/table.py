@@ -23,6 +23,11 @@ EXPERIMENTS = {
         "a decoder-only Transformer learns the standard library's docstrings, without ever holding its logits",
         "2.197 ± 0.007 bits per byte of held-out docstrings, Kneser-Ney 2.319, five seeds",
     ),
+    "gan": Experiment(
+        "xent.experiments.gan",
+        "a generator against a discriminator: two networks and one cross-entropy learn to draw digits",
+        "every class drawn as often as the data has it within a factor of 1.3, one seed",
+    ),
     "saturation": Experiment(
         "xent.experiments.saturation",
         "why losses take logits: probabilities, clipped or not, saturate and stop learning",
