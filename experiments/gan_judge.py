@@ -30,8 +30,8 @@ STEPS, BATCH_SIZE, LEARNING_RATE, SEED = 600, 64, 1e-3, 0
 """Of the judge: the same for every run, whatever that trains with."""
 
 
-SIDE = 28
-"""Pixels that an image has a side at least, before the judge sees it: smaller ones are made of larger pixels."""
+SIDE = 16
+"""Pixels a side that LeNet needs: of smaller images each pixel is repeated."""
 CHUNK = 1000
 """Images that the judge looks at together."""
 

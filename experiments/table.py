@@ -52,5 +52,6 @@ COMMANDS = {
         "whether a training step fits on chips that are not here: xent fits language_model --topology v5e:16x16",
     ),
     "bench": ("xent.experiments.bench", "measure on this machine: xent bench train"),
+    "gallery": ("xent.experiments.gallery", "the last run of each experiment on one page: pictures, scores, commands"),
     "compare": ("xent.experiments.compare", "machines beside each other: xent compare cpu.json h200.json"),
 }

@@ -134,7 +134,9 @@ def test_the_distance_is_the_papers():
     assert gan_judge.frechet_distance(left, right) == pytest.approx(expected, rel=1e-9)
     assert gan_judge.frechet_distance(left, left + np.array([3, 0, 4, 0])) == pytest.approx(25)
     few = np.eye(3, 4)  # fewer examples than features: covariances without an inverse
-    assert gan_judge.frechet_distance(few, 2 * few) == pytest.approx(1 / 3 + 1)  # of the means, and of the spreads, tr C
+    assert gan_judge.frechet_distance(few, 2 * few) == pytest.approx(
+        1 / 3 + 1
+    )  # of the means, and of the spreads, tr C
     with pytest.raises(ValueError, match=r"right has shape \[3, 2\]: must be two examples or more of as many features"):
         gan_judge.frechet_distance(few, few[:, :2])
 
