@@ -66,9 +66,12 @@ def main(arguments: Sequence[str]) -> None:
 def page(found: Found) -> str:
     """Write the page."""
     title = "What cross-entropy learns"
-    links = [element("li", element("a", text(_words(name)), href=f"#{name}")) for name in EXPERIMENTS]
+    links = [element("li", element("a", text(name), href=f"#{name}")) for name in EXPERIMENTS]
     there = sum(name in found.runs for name in EXPERIMENTS)
-    lede = f"The last runs of xent's experiments on this machine: {there} of {len(EXPERIMENTS)} have one."
+    lede = (
+        "The last run of each of xent's experiments, with its score beside its baselines; "
+        f"{there} of {len(EXPERIMENTS)} have one."
+    )
     top = element(
         "header",
         element("h1", text(title)),
@@ -77,14 +80,9 @@ def page(found: Found) -> str:
         element("nav", element("ul", *links), aria_label="Contents"),
     )
     body = [
-        section(name, _words(name), _shown(found.runs[name]) if name in found.runs else _missing(name))
-        for name in EXPERIMENTS
+        section(name, name, _shown(found.runs[name]) if name in found.runs else _missing(name)) for name in EXPERIMENTS
     ]
     return document(title, top, body, "Made by xent gallery.", skip=("Skip to the runs", next(iter(EXPERIMENTS))))
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ").capitalize()
 
 
 def _in_a_line(run: Run) -> str:
@@ -92,23 +90,27 @@ def _in_a_line(run: Run) -> str:
     return f"{run.folder}, {run.began}{state}"
 
 
+def _about(name: str) -> str:
+    summary = EXPERIMENTS[name].summary
+    return paragraphs([f"{summary[0].upper()}{summary[1:]}."], class_="said")
+
+
 def _missing(name: str) -> str:
-    summary, expected = EXPERIMENTS[name].summary, EXPERIMENTS[name].expected
-    return paragraphs([f"{summary.capitalize()}."], class_="said") + element(
+    return _about(name) + element(
         "p", text("There is no run of it yet. Type "), element("code", text(f"xent {name}")),
-        text(f" and expect: {expected}."), class_="muted",
+        text(f" and expect: {EXPERIMENTS[name].expected}."), class_="muted",
     )  # fmt: skip
 
 
 def _shown(run: Run) -> str:
-    about = EXPERIMENTS[run.experiment]
-    says = paragraphs([f"{about.summary.capitalize()}."], class_="said")
+    says = _about(run.experiment)
     if not run.finished:
         says += element("p", text("This run is not finished; continue it with "),
                         element("code", text(f"xent resume {run.folder}")), text("."))  # fmt: skip
     scores = table(_scores(run), run.title, class_="results") if run.finished else ""
     said = [
-        ("command", run.command), ("expected, with no flags", about.expected), ("began", run.began),
+        ("command", run.command), ("expected, with no flags", EXPERIMENTS[run.experiment].expected),
+        ("began", run.began),
         ("versions", ", ".join(f"{name} {version}" for name, version in run.versions.items())),
         ("commit", short_commit(run.commit or "unknown")), ("device", run.device), ("folder", str(run.folder)),
     ]  # fmt: skip

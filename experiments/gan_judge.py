@@ -47,7 +47,7 @@ class Judge(NamedTuple):
     """Of the training images."""
     shares: np.ndarray
     """`[classes]`: of the training images, by their labels."""
-    count: int
+    held_out: int
     """Images that a distance is taken of, as many as are held out: fewer would be farther, more nearer."""
 
 
@@ -123,7 +123,7 @@ def score(judge: Judge, images: np.ndarray) -> dict[str, float]:
     features, probabilities = judge.tell(images)
     ratios = shares_of(judge, images) / judge.shares
     return {
-        "Frechet distance": frechet_distance(features[: judge.count], judge.features),
+        "Frechet distance": frechet_distance(features[: judge.held_out], judge.features),
         "confidence": float(probabilities.max(-1).mean(dtype=np.float64)),
         "rarest class": float(ratios.min()),
         "commonest class": float(ratios.max()),

@@ -69,7 +69,7 @@ def class_shares(names: Sequence[str], data: np.ndarray, samples: np.ndarray, fo
     axes.bar(places + 0.2, samples, 0.4, label="samples, as the judge takes them", color="tab:blue")
     if len(names) <= 25:
         axes.set_xticks(places, names, rotation=90 if max(map(len, names)) > 2 else 0)
-    axes.set(xlabel="class", ylabel="share")
-    axes.legend()
+    axes.set(xlabel="class", ylabel="share", ylim=(0, 1.3 * max(data.max(), samples.max())))  # room for the legend
+    axes.legend(loc="upper center", ncols=2)
     figure.savefig(folder / "classes.png", dpi=150)
     return folder / "classes.png"

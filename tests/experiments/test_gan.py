@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +10,31 @@ import numpy as np
 import optax
 import pytest
 import scipy.linalg
+import scipy.special
+from rich.console import Console
 
 from xent.experiments import gan, gan_game, gan_judge
 from xent.experiments.gan_game import AVERAGE, DISCRIMINATOR, GENERATOR, SAMPLES
 from xent.experiments.scores import read_scores
+from xent.models.lenet import FEATURES
 from xent.train.journal import read_lines
 
 TINY = ("--hidden", "8", "--epochs", "3", "--batch-size", "256", "--steps-per-call", "2", "--save-every", "1")
 
 
-@pytest.fixture(autouse=True)
-def hasty_judge(monkeypatch, request):
-    if "slow" not in request.keywords:
-        monkeypatch.setattr(gan_judge, "STEPS", 1)
+@pytest.fixture
+def another_judge(monkeypatch):
+    """One that is there at once: it goes by where the ink is."""
+
+    def tell(images):
+        ink = images.reshape(len(images), -1)
+        return ink[:, :20], scipy.special.softmax(ink[:, 20:30], -1)
+
+    def train_judge(images, console):
+        features = tell(gan_judge.to_range(images.train.image))[0]
+        return gan_judge.Judge(tell, features, np.full(10, 0.1), len(images.test.label))
+
+    monkeypatch.setattr(gan, "train_judge", train_judge)
 
 
 def begin(**flags):
@@ -44,9 +57,8 @@ def test_the_step_of_one_player_leaves_the_other_alone():
         (DISCRIMINATOR, gan_game.discriminator_loss(game), GENERATOR),
         (GENERATOR, gan_game.generator_loss(game), DISCRIMINATOR),
     ):
-        params, opt_state, _, finite = gan_game.move(
-            player, loss, optimizer, state.params, state.opt_state, batch, jax.random.key(2)
-        )
+        move = jax.jit(partial(gan_game.move, player, loss, optimizer))
+        params, opt_state, _, finite = move(state.params, state.opt_state, batch, jax.random.key(2))
         assert finite
         assert same(params[other], state.params[other])
         assert same(opt_state[other], state.opt_state[other])
@@ -88,9 +100,12 @@ def test_each_player_goes_down_the_gradient_of_the_closed_form(name):
 def test_a_step_is_the_discriminators_then_the_generators_and_the_average_follows():
     game, optimizer, state, batch = begin(decay=0.8)
     first, second = jax.random.split(jax.random.fold_in(state.key, 0))
-    expected = (state.params, state.opt_state)
-    expected = gan_game.move(DISCRIMINATOR, gan_game.discriminator_loss(game), optimizer, *expected, batch, first)[:2]
-    expected = gan_game.move(GENERATOR, gan_game.generator_loss(game), optimizer, *expected, batch, second)[:2]
+    telling, making = (
+        jax.jit(partial(gan_game.move, player, loss(game), optimizer))
+        for player, loss in ((DISCRIMINATOR, gan_game.discriminator_loss), (GENERATOR, gan_game.generator_loss))
+    )
+    expected = telling(state.params, state.opt_state, batch, first)[:2]
+    expected = making(*expected, batch, second)[:2]
     after, metrics = jax.jit(gan_game.make_game_step(game, optimizer))(state, batch)
     for player in gan_game.PLAYERS:
         jax.tree.map(
@@ -108,7 +123,7 @@ def test_a_step_is_the_discriminators_then_the_generators_and_the_average_follow
 def test_where_one_gradient_is_not_finite_neither_player_moves(monkeypatch):
     monkeypatch.setattr(gan_game, "GENERATOR_LOSSES", {"non-saturating": lambda logits: logits * jnp.nan})
     game, optimizer, state, batch = begin()
-    after, _ = gan_game.make_game_step(game, optimizer)(state, batch)
+    after, _ = jax.jit(gan_game.make_game_step(game, optimizer))(state, batch)
     assert same((after.params, after.opt_state), (state.params, state.opt_state))
     assert (int(after.step), int(after.skipped_steps), int(after.bad_steps)) == (1, 1, 1)
 
@@ -149,10 +164,27 @@ def test_the_scores_count_classes_beside_the_data():
     assert scores == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_run_leaves_pictures_and_goes_on_to_the_same_bits(xent, tmp_path, state_of):
+def test_the_judge_knows_real_images_and_does_not_know_noise(monkeypatch):
+    monkeypatch.setattr(gan_judge, "STEPS", 100)
+    console = Console(quiet=True)
+    images = gan.load(gan.Config(), console)
+    judge = gan_judge.train_judge(images, console)
+    assert judge.features.shape == (len(images.train.label), FEATURES)  # more than one chunk
+    assert judge.shares == pytest.approx(0.1, abs=0.01)
+    features, probabilities = judge.tell(gan_judge.to_range(images.test.image))
+    assert features.shape == (len(images.test.label), FEATURES)
+    assert (probabilities.argmax(-1) == images.test.label).mean() > 0.85
+    noise = np.random.default_rng(0).uniform(-1, 1, images.test.image.shape).astype(np.float32)
+    real, random = (gan_judge.score(judge, each) for each in (gan_judge.to_range(images.test.image), noise))
+    assert 5 * real["Frechet distance"] < random["Frechet distance"]
+    assert real["confidence"] > random["confidence"]
+    assert real["commonest class"] < 1.3
+
+
+def test_a_run_leaves_pictures_and_goes_on_to_the_same_bits(xent, tmp_path, state_of, another_judge):
     outcome = xent("gan", *TINY, "--keep", "9", "--out", "whole")
     assert outcome.code == 0, outcome.err
-    for part in ("discriminator and generator of", "judge    LeNet", "held-out images", "uniform noise"):
+    for part in ("discriminator and generator of", "held-out images", "uniform noise"):
         assert part in outcome.out
     whole = tmp_path / "whole"
     for picture in ("samples", "classes", "learning_curve"):
@@ -164,7 +196,9 @@ def test_a_run_leaves_pictures_and_goes_on_to_the_same_bits(xent, tmp_path, stat
     assert steps == sorted(steps)
     assert {steps[0], steps[-1]} == {0, lines[-1]["step"]}
     assert len(rows) == gan_game.COLUMNS * len({*steps})
-    shares = [float(row["share of the samples"]) for row in csv.DictReader((whole / "classes.csv").open())]
+    shares = [
+        float(row["share of the samples"]) for row in csv.DictReader((whole / "classes.csv").read_text().splitlines())
+    ]
     assert sum(shares) == pytest.approx(1)
     shutil.copytree(whole, tmp_path / "part")
     (tmp_path / "part/results.csv").unlink()
