@@ -14,6 +14,7 @@ import scipy.special
 from rich.console import Console
 
 from xent.experiments import gan, gan_game, gan_judge
+from xent.experiments.fits.gan import outline
 from xent.experiments.gan_game import AVERAGE, DISCRIMINATOR, GENERATOR, SAMPLES
 from xent.experiments.scores import read_scores
 from xent.models.lenet import FEATURES
@@ -179,6 +180,17 @@ def test_the_judge_knows_real_images_and_does_not_know_noise(monkeypatch):
     assert 5 * real["Frechet distance"] < random["Frechet distance"]
     assert real["confidence"] > random["confidence"]
     assert real["commonest class"] < 1.3
+
+
+def test_what_is_compiled_for_absent_chips_is_the_step_that_runs():
+    config = gan.Config(hidden=8, batch_size=4)
+    found = outline(config, gan.load(config, Console(quiet=True)))
+    game, networks = gan.game_of(config, (8, 8, 1), gan.moments_of(10**6), jax.random.key(0))
+    state = gan_game.init_game(game, networks, optax.adam(1.0), jax.random.key(0))
+    assert jax.tree.map(jnp.shape, found.state.params) == jax.tree.map(jnp.shape, state.params)
+    assert found.work == "4 images and as many generated"
+    after, _ = jax.eval_shape(found.step, found.state, found.batch)
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, found.state)
 
 
 def test_a_run_leaves_pictures_and_goes_on_to_the_same_bits(xent, tmp_path, state_of, another_judge):
