@@ -4,8 +4,15 @@
     xent gan --game minimax                     the generator minimises what the discriminator maximises
     xent gan --dataset mnist                    any TFDS image set with integer labels
 
-The game: two networks of two hidden layers, batches of 64, Adam at 1e-3 for each, first the discriminator's step and
-then the generator's. TIME
+The game: two networks of two hidden layers, batches of 64 and Adam at 1e-3 for each, first the discriminator's step,
+then the generator's, 400 epochs. samples.png shows what fixed noise becomes in between. Five seeds take 2 minutes 36 on
+two CPU cores (`xent gan --seeds 5`). Labels are for the judge alone, a LeNet trained on the same images, 96.9 % of
+held-out ones right. It finds every class as often among the samples as in the data, within a factor of 1.3, and the
+Fréchet distance of its features from those of training images is
+
+    samples              1.39 ± 0.20    (--game minimax: 1.55 ± 0.38)
+    held-out images      0.64
+    uniform noise        15.8 ± 1.2
 """
 
 import math

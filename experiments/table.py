@@ -26,7 +26,7 @@ EXPERIMENTS = {
     "gan": Experiment(
         "xent.experiments.gan",
         "a generator against a discriminator: two networks and one cross-entropy learn to draw digits",
-        "every class drawn as often as the data has it within a factor of 1.3, one seed",
+        "Frechet distance 1.39 ± 0.20 from real digits, held-out ones 0.64, noise 15.8, five seeds",
     ),
     "saturation": Experiment(
         "xent.experiments.saturation",
