@@ -30,25 +30,23 @@ from rich.console import Console
 from xent.experiments import datasets
 from xent.experiments.device import mesh_of, require_memory
 from xent.experiments.flags import RunConfig, identity, parse
+from xent.experiments.gan_finish import finish
 from xent.experiments.gan_game import (
     DISCRIMINATOR,
     GENERATOR,
     PLAYERS,
-    SAMPLES,
     Game,
     discriminator_loss,
     init_game,
     make_game_step,
-    sample,
 )
-from xent.experiments.gan_judge import Judge, score, shares_of, to_range, train_judge
+from xent.experiments.gan_judge import train_judge
 from xent.experiments.launch import TrainOne, launch
 from xent.experiments.scores import Scores
 from xent.models.gan import discriminator, generator
 from xent.train import data
 from xent.train.errors import require
 from xent.train.evaluate import make_evaluate
-from xent.train.journal import read_lines
 from xent.train.loop import make_call
 from xent.train.optimizers import OptimizerConfig, make_optimizer
 from xent.train.progress import say
@@ -59,8 +57,6 @@ from xent.train.step import TrainState
 
 MOMENTS = 8
 """Rows of the picture of samples over time, the first before any training."""
-DRAWN = 10_000
-"""Samples that are judged at the end."""
 
 
 @dataclass(frozen=True)
@@ -178,27 +174,6 @@ def prepare(config: Config, console: Console) -> TrainOne:
         return finish(game, state, judge(), images, config.run.seed, folder)
 
     return train_one
-
-
-def finish(game: Game, state: TrainState, judge: Judge, images: data.Dataset, seed: int, folder: Path) -> Scores:
-    """Draw the pictures and score the samples, beside real images and noise."""
-    from xent.experiments import gan_picture as picture  # matplotlib: not for a run that ends at a bad flag
-    from xent.train import report
-
-    params = jax.device_get(state.params)
-    noise, pixels = jax.random.split(jax.random.key(seed))
-    drawn = np.asarray(jax.jit(partial(sample, game))(params, jax.random.normal(noise, (DRAWN, game.latent))))
-    nothing = np.asarray(jax.random.uniform(pixels, drawn.shape, minval=-1.0))
-    over_time = params[SAMPLES]
-    taken = judge.tell(over_time.reshape(-1, *over_time.shape[2:]))[1].argmax(-1).reshape(over_time.shape[:2])
-    report.learning_curve(read_lines(folder / "metrics.jsonl"), folder)
-    picture.samples_over_time(over_time, game.moments, np.array(images.classes)[taken], folder)
-    picture.class_shares(images.classes, judge.shares, shares_of(judge, drawn), folder)
-    return {
-        "xent": score(judge, drawn),
-        "held-out images": score(judge, to_range(images.test.image)),
-        "uniform noise": score(judge, nothing),
-    }
 
 
 def main(arguments: Sequence[str], resumed: Path | None = None) -> None:
