@@ -71,6 +71,21 @@ def write_spread(file: Path, scores: Mapping[str, Mapping[str, Spread]]) -> None
     write_csv(file, ["held out", "metric", *Spread._fields], rows)
 
 
+def read_spread(file: Path) -> dict[str, dict[str, Spread]]:
+    """Read what `write_spread` wrote; nothing where there is no such file, or it is not of several runs."""
+    if not file.exists():
+        return {}
+    found: dict[str, dict[str, Spread]] = {}
+    with file.open(newline="", errors="replace") as lines:
+        try:
+            for row in csv.DictReader(lines):
+                mean, std, low, high = (float(row[name]) for name in Spread._fields[:4])
+                found.setdefault(row["held out"], {})[row["metric"]] = Spread(mean, std, low, high, int(row["seeds"]))
+        except (KeyError, TypeError, ValueError):
+            return {}
+    return found
+
+
 def table(scores: Mapping[str, Mapping[str, float | Spread]], title: str = "held out") -> Table:
     """Lay scores out for people: accuracies in per cent, spreads behind a ±."""
     metrics = metrics_of(scores)
@@ -78,7 +93,7 @@ def table(scores: Mapping[str, Mapping[str, float | Spread]], title: str = "held
     for metric in metrics:
         result.add_column(metric, justify="right")
     for row, values in scores.items():
-        result.add_row(row, *(_show(metric, values.get(metric)) for metric in metrics))
+        result.add_row(row, *(show(metric, values.get(metric)) for metric in metrics))
     return result
 
 
@@ -88,7 +103,13 @@ def metrics_of(scores: Mapping[str, Mapping[str, object]]) -> list[str]:
     return sorted(found, key=lambda metric: metric != "loss")
 
 
-def _show(metric: str, value: float | Spread | None) -> str:
+def show(metric: str, value: float | Spread | None) -> str:
+    """Write a score for people.
+
+    Example:
+      >>> show("accuracy", 0.9778), show("loss", Spread(1.0, 0.25, 0.75, 1.25, 2)), show("loss", None)
+      ('97.78 %', '1.0000 ± 0.2500', '-')
+    """
     if value is None:
         return "-"
     scale, unit, digits = (100, " %", 2) if metric == "accuracy" else (1, "", 4)

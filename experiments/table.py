@@ -28,6 +28,11 @@ EXPERIMENTS = {
         "a decoder-only Transformer learns the standard library's docstrings, without ever holding its logits",
         "2.197 ± 0.007 bits per byte of held-out docstrings, Kneser-Ney 2.319, five seeds",
     ),
+    "gan": Experiment(
+        "xent.experiments.gan",
+        "a generator against a discriminator: two networks and one cross-entropy learn to draw digits",
+        "Frechet distance 1.39 ± 0.20 from real digits, held-out ones 0.64, noise 15.8, five seeds",
+    ),
     "saturation": Experiment(
         "xent.experiments.saturation",
         "why losses take logits: probabilities, clipped or not, saturate and stop learning",
@@ -52,5 +57,6 @@ COMMANDS = {
         "whether a training step fits on chips that are not here: xent fits language_model --topology v5e:16x16",
     ),
     "bench": ("xent.experiments.bench", "measure on this machine: xent bench train"),
+    "gallery": ("xent.experiments.gallery", "the last run of each experiment on one page: pictures, scores, commands"),
     "compare": ("xent.experiments.compare", "machines beside each other: xent compare cpu.json h200.json"),
 }

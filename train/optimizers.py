@@ -26,7 +26,8 @@ class OptimizerConfig:
     warmup_steps: int = 0
     """Updates over which the learning rate rises from zero."""
     momentum: float = 0.9
-    """Momentum of sgd; the other rules have their own."""
+    """Decay of the running mean of gradients: sgd's momentum, and beta 1 of adam, adamw, nadam, radam, adabelief, lamb
+    and lion; rmsprop, adagrad and muon have none to set."""
     weight_decay: float | None = None
     """Decoupled decay of matrices, per unit of learning rate; not given: optax's, adamw 1e-4, lion 1e-3, others 0."""
     clip: float | None = None
@@ -51,16 +52,16 @@ def _matrices(params: Any) -> Any:
 
 # From gradient to direction. Decay and learning rate follow, the same for all, so that one flag has one meaning.
 _DIRECTIONS: dict[str, Callable[[OptimizerConfig], optax.GradientTransformation]] = {
-    "adam": lambda _: optax.scale_by_adam(),
-    "adamw": lambda _: optax.scale_by_adam(),
+    "adam": lambda config: optax.scale_by_adam(config.momentum),
+    "adamw": lambda config: optax.scale_by_adam(config.momentum),
     "sgd": lambda config: optax.trace(config.momentum),
-    "nadam": lambda _: optax.scale_by_adam(nesterov=True),
-    "radam": lambda _: optax.scale_by_radam(),
+    "nadam": lambda config: optax.scale_by_adam(config.momentum, nesterov=True),
+    "radam": lambda config: optax.scale_by_radam(config.momentum),
     "rmsprop": lambda _: optax.scale_by_rms(),
     "adagrad": lambda _: optax.scale_by_rss(),
-    "adabelief": lambda _: optax.scale_by_belief(),
-    "lamb": lambda _: optax.scale_by_adam(eps=1e-6),
-    "lion": lambda _: optax.scale_by_lion(),
+    "adabelief": lambda config: optax.scale_by_belief(config.momentum),
+    "lamb": lambda config: optax.scale_by_adam(config.momentum, eps=1e-6),
+    "lion": lambda config: optax.scale_by_lion(config.momentum),
     "muon": lambda _: optax.chain(optax.contrib.muon(1.0), optax.scale(-1.0)),  # Adam for what is no matrix
 }
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from xent.experiments import images, language_model, saturation
+from xent.experiments import gan, images, language_model, saturation
 from xent.experiments.bench import torch_peer, train_start
 from xent.experiments.bench.engine import Case
 from xent.experiments.bench.train_cases import (
@@ -23,6 +23,7 @@ from xent.experiments.bench.train_cases import (
 )
 from xent.experiments.bench.train_start import Parts
 from xent.experiments.bench.train_torch import pytorch
+from xent.experiments.gan_game import init_game, make_game_step
 from xent.experiments.saturation_curves import WAYS
 from xent.models.mlp import mlp
 from xent.train.optimizers import make_optimizer
@@ -122,6 +123,16 @@ def _images(asked: Asked) -> Parts:
     return Parts(loss, params, make_optimizer(config.optimizer, SCHEDULE_STEPS), {"image": drawn, "label": labels})
 
 
+def _gan(asked: Asked) -> Parts:
+    """Both players' moves, on as many images as the built-in digits have for training."""
+    drawn, _ = random_images(1293, 8, asked.seed)
+    config = gan.Config(hidden=asked.hidden)
+    moments = gan.moments_of(SCHEDULE_STEPS)
+    game, networks = gan.game_of(config, drawn.shape[1:], moments, jax.random.key(0))
+    optimizer = make_optimizer(config.optimizer, SCHEDULE_STEPS)
+    return Parts(game, networks, optimizer, {"image": drawn}, init=partial(init_game, game), make_step=make_game_step)
+
+
 CONTRIBUTIONS = {
     "digits": Contribution(
         _digits,
@@ -139,5 +150,6 @@ CONTRIBUTIONS = {
         slower=10,
         beside=_beside_language_model,
     ),
+    "gan": Contribution(_gan, lambda hidden: {"inputs": 64, "hidden": hidden}, (64,), (64,), slower=2),
     "saturation": Contribution(_saturation, lambda hidden: {"inputs": 64, "hidden": hidden}, (64,), (64,)),
 }

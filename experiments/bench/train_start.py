@@ -16,7 +16,7 @@ from xent.experiments.bench.engine import Built, Case, Compile, counted, size_in
 from xent.train.loop import Call, fit, make_call
 from xent.train.metrics import divide
 from xent.train.source import Source, array_source
-from xent.train.step import Loss, TrainState, init_state, make_train_step
+from xent.train.step import Loss, Step, TrainState, init_state, make_train_step
 
 STEPS_PER_CALL = 100
 CURVE_STEPS = 50
@@ -27,7 +27,8 @@ PATIENCE = 20
 class Parts:
     """What a training step is made of."""
 
-    loss: Loss
+    loss: Any
+    """As `make_step` takes it: a `Loss`, or the rules of a game."""
     params: Any
     """A pytree of arrays or of their shapes: see `same_everywhere`."""
     optimizer: optax.GradientTransformation
@@ -35,6 +36,10 @@ class Parts:
     """The examples, `[examples, ...]` each."""
     alike: Loss | None = None
     """Of the same work, where the loss has a loop in it: operations are counted of this."""
+    init: Callable[[Any, optax.GradientTransformation, jax.Array], TrainState] = init_state
+    """`init(params, optimizer, key)`: the state before the first step."""
+    make_step: Callable[[Any, optax.GradientTransformation], Step] = make_train_step
+    """`make_step(loss, optimizer)`: the step; a game of two networks has its own."""
 
 
 class Started(NamedTuple):
@@ -78,12 +83,12 @@ def start(parts: Parts, batch_size: int, steps: int, seed: int, single: bool = F
     """
     _, order, noise = jax.random.split(jax.random.key(seed), 3)
     source = array_source(dict(parts.arrays), batch_size, order)
-    state = init_state(same_everywhere(parts.params, seed), parts.optimizer, noise)
-    step = make_train_step(parts.loss, parts.optimizer)
+    state = parts.init(same_everywhere(parts.params, seed), parts.optimizer, noise)
+    step = parts.make_step(parts.loss, parts.optimizer)
     call = make_call(step, source, PATIENCE, single=single)
     compiled, took = staged(call, state, source.feed(0), np.int32(1))
     batch = jax.eval_shape(source.batch, source.feed(0), jnp.int32(0))
-    alike = make_train_step(parts.alike or parts.loss, parts.optimizer)
+    alike = parts.make_step(parts.alike or parts.loss, parts.optimizer)
     flops = counted(jax.jit(alike), state, batch, times=steps)
     moved = steps * size_in_bytes(state, batch, jax.eval_shape(step, state, batch))
     return Started(compiled, state, source, took._replace(flops=flops, moved=moved), steps)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from xent.experiments.chip_peaks import peaks_of
+from xent.experiments.compare.document import document, notes, section
 from xent.experiments.compare.formats import listed, size, with_unit
 from xent.experiments.compare.html import (
     bullets,
@@ -18,10 +19,7 @@ from xent.experiments.compare.html import (
 from xent.experiments.compare.joining import Joined, cautions
 from xent.experiments.compare.part import Part, Table
 from xent.experiments.compare.reading import Machine
-from xent.experiments.compare.style import CSS
 from xent.experiments.compare.summary import left_out, machine_table, sentences, version_table
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 _WORDS = (
     ("speed-up", "The median time on the first machine, divided by that on another: 2× is twice as fast."),
@@ -70,48 +68,27 @@ def page(joined: Joined, machines: Sequence[Machine], speed: Sequence[Part], oth
     sections += [("reading", "How to read this")]
     first = machines[0].label
     body = [
-        _section("machines", "The machines", _machines(machines)),
-        _section("speed-ups", "Speed-ups", _intro(first), *(_part(part, "h3") for part in speed)) if speed else "",
-        *(_section(part.name, part.title, _inside(part)) for part in others),
-        _section("left-out", "Not compared", _left_out(missing)) if missing else "",
-        _section("reading", "How to read this", facts(_WORDS), element("h3", "How it was measured"), paragraphs(_HOW)),
+        section("machines", "The machines", _machines(machines)),
+        section("speed-ups", "Speed-ups", _intro(first), *(_part(part, "h3") for part in speed)) if speed else "",
+        *(section(part.name, part.title, _inside(part)) for part in others),
+        section("left-out", "Not compared", _left_out(missing)) if missing else "",
+        section("reading", "How to read this", facts(_WORDS), element("h3", "How it was measured"), paragraphs(_HOW)),
     ]
     links = [element("li", element("a", text(words), href=f"#{name}")) for name, words in sections]
-    head = [
-        '<meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-        element("title", text(title)),
-        element("style", CSS),
-    ]
     top = element(
         "header",
         element("h1", text(title)),
         paragraphs([_lede(machines)], class_="lede"),
         paragraphs(sentences(joined, machines), class_="said"),
-        _notes(cautions(machines)),
+        notes("Before you compare", cautions(machines)),
         element("nav", element("ul", *links), aria_label="Contents"),
     )
-    skip = element("a", "Skip to the results", href="#machines", class_="skip")
-    footer = element("footer", paragraphs(["Made by xent compare. This file is whole: it loads nothing."]))
-    inside = element("head", *head) + element("body", skip, top, element("main", *body), footer)
-    return "<!doctype html>\n" + element("html", inside, lang="en") + "\n"
+    return document(title, top, body, "Made by xent compare.", skip=("Skip to the results", "machines"))
 
 
 def _lede(machines: Sequence[Machine]) -> str:
     devices = listed([f"{machine.label} ({machine.environment['device']})" for machine in machines])
     return f"How fast the same losses and training steps run on {devices}."
-
-
-def _notes(said: Sequence[str]) -> str:
-    if not said:
-        return ""
-    return element("section", element("h2", "Before you compare"), bullets(said), class_="notes")
-
-
-def _section(name: str, title: str, *inside: str) -> str:
-    heading = element("h2", text(title), id=f"{name}-title")
-    return element("section", heading, *inside, id=name, aria_labelledby=f"{name}-title")
 
 
 def _intro(first: str) -> str:

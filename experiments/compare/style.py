@@ -43,6 +43,7 @@ nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: 0.2rem 1.4rem; p
 figure { margin: 1.8rem 0 1rem; break-inside: avoid; }
 .scroll { overflow-x: auto; }
 figure svg { display: block; width: 100%; min-width: 40rem; height: auto; }
+figure img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 0.3rem; }
 figcaption { font-size: 0.88rem; margin-top: 0.5rem; }
 table { border-collapse: collapse; font-size: 0.9rem; line-height: 1.4; margin: 0.6rem 0; min-width: 100%;
   font-variant-numeric: tabular-nums; }

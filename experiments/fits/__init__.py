@@ -41,6 +41,7 @@ from xent.train.sharding import make_mesh, parse_mesh
 # An experiment is a module with its `Config` and `prepare(config, console)`, which gives its outline on each mesh.
 STEPS = {
     "digits": "xent.experiments.fits.digits",
+    "gan": "xent.experiments.fits.gan",
     "images": "xent.experiments.fits.images",
     "language_model": "xent.experiments.fits.language_model",
 }

@@ -265,7 +265,13 @@ def test_every_experiment_has_its_step_timed():
     assert set(CONTRIBUTIONS) == set(EXPERIMENTS)
 
 
-SUMS = {"digits": 1628034887, "images": 470512206, "language_model": 861530797, "saturation": 4046924892}
+SUMS = {
+    "digits": 1628034887,
+    "gan": 2842896386,
+    "images": 470512206,
+    "language_model": 861530797,
+    "saturation": 4046924892,
+}
 
 
 @pytest.mark.parametrize("name", list(SUMS))

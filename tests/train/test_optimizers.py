@@ -56,6 +56,22 @@ def test_each_name_is_optax_with_its_own_defaults(name):
     assert_close(walk(make_optimizer(OptimizerConfig(optimizer=name, learning_rate=0.01), 10)), walk(ALIASES[name]))
 
 
+@pytest.mark.parametrize(
+    ("name", "alias"),
+    [
+        ("adam", optax.adam(0.01, b1=0.5)),
+        ("nadam", optax.nadam(0.01, b1=0.5)),
+        ("radam", optax.radam(0.01, b1=0.5)),
+        ("adabelief", optax.adabelief(0.01, b1=0.5)),
+        ("lamb", optax.lamb(0.01, b1=0.5)),
+        ("lion", optax.lion(0.01, b1=0.5, mask=MATRICES)),
+    ],
+)
+def test_momentum_is_the_first_decay_of_adam_and_its_kin(name, alias):
+    config = OptimizerConfig(optimizer=name, learning_rate=0.01, momentum=0.5)
+    assert_close(walk(make_optimizer(config, 10)), walk(alias))
+
+
 @pytest.mark.parametrize("name", get_args(Name))
 def test_weight_decay_shrinks_matrices_and_leaves_biases(name):
     def after(decay):

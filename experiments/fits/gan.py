@@ -1,0 +1,39 @@
+"""The training step of `xent gan`, both players' moves, for images as the dataset has them."""
+
+from collections.abc import Callable
+
+import jax
+from jax.sharding import Mesh
+from rich.console import Console
+
+from xent.experiments.fits.outline import Outline
+from xent.experiments.gan import Config, game_of, load, moments_of
+from xent.experiments.gan_game import Game, init_game, make_game_step
+from xent.train.data import Dataset
+from xent.train.optimizers import make_optimizer
+from xent.train.step import TrainState
+
+
+def prepare(config: Config, console: Console) -> Callable[[Mesh], Outline]:
+    """Load the data, for its shapes; then of each mesh the step, which is the same."""
+    found = outline(config, load(config, console))
+    return lambda mesh: found
+
+
+def outline(config: Config, images: Dataset) -> Outline:
+    """Describe one training step; the images that a run keeps on each device besides are not part of it."""
+    shape, optimizer, games = images.train.image.shape[1:], make_optimizer(config.optimizer, 10**6), []
+
+    def begin(key: jax.Array) -> TrainState:
+        game, networks = game_of(config, shape, moments_of(10**6), key)
+        games.append(game)
+        return init_game(game, networks, optimizer, key)
+
+    state = jax.eval_shape(begin, jax.random.key(0))
+    batch = {
+        "image": jax.ShapeDtypeStruct((config.batch_size, *shape), "uint8"),
+        "where": jax.ShapeDtypeStruct((config.batch_size,), "bool"),
+    }
+    game: Game = games[0]
+    work = f"{config.batch_size:,} images and as many generated"
+    return Outline(make_game_step(game, optimizer), state, batch, (), work)
