@@ -105,7 +105,7 @@ def devices_of(name: str) -> Sequence[Any]:
     kind, _, form = name.partition(":")
     gpu = GPUS.get(kind)
     if gpu:
-        _require("jax_cuda13_plugin", "pip install --no-deps jax-cuda13-pjrt jax-cuda13-plugin", name)
+        _require("jax_cuda13_plugin", _CUDA, name)
     elif kind not in TPUS:
         near = difflib.get_close_matches(kind, (*TPUS, *GPUS), n=2, cutoff=0.5)
         hint = f"did you mean {' or '.join(f'{one}:{form}' for one in near)}?" if near else f"there are {_KNOWN}"
@@ -121,6 +121,8 @@ def devices_of(name: str) -> Sequence[Any]:
         raise UsageError(f"--topology {name} ({reason}): must be like {_FORM}") from None
 
 
+_CUDA = "in a checkout of xent, pip install -c .ci/constraints.txt --no-deps jax-cuda13-pjrt jax-cuda13-plugin"
+"""Pinned: a plugin of another version than jax is refused when it is loaded."""
 _FORM = f"v5e:16x16, or {' or '.join(GPUS)} with slices x hosts x GPUs, like h200:1x32x8"
 _KNOWN = f"{', '.join((*TPUS, *GPUS))}, and the form is like {_FORM}"
 

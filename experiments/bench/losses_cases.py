@@ -73,6 +73,11 @@ def _spoken(ctc_loss: Callable[..., jax.Array]) -> Loss:
     return loss
 
 
+def _of_probabilities(divergence: Callable[..., jax.Array]) -> Loss:
+    """Of p and q: q is the softmax of the logits, so that the gradient is one in logits like all others."""
+    return lambda z, p: divergence(p, jax.nn.softmax(z))
+
+
 LOSSES = {
     "integer": _same("softmax_cross_entropy_with_integer_labels", _classes),
     "soft": _same("softmax_cross_entropy", _shares),
@@ -86,6 +91,10 @@ LOSSES = {
     "ctc": Peers(_spoken(losses.ctc_loss), _spoken(optax.ctc_loss), _words),
     "distillation": Peers(losses.distillation_kl_divergence, _optax_distillation, _teacher),
     "jensen-shannon": Peers(losses.distillation_jensen_shannon_divergence, None, _teacher),
+    "discriminator": Peers(losses.discriminator_loss, None, _teacher),
+    "generator": Peers(lambda z, _: losses.non_saturating_generator_loss(z), None, _teacher),
+    "cross-entropy-of-probabilities": Peers(_of_probabilities(losses.cross_entropy), None, _shares),
+    "relative-entropy": Peers(_of_probabilities(losses.relative_entropy), None, _shares),
     "total-variation": Peers(losses.distillation_total_variation, None, _teacher),
 }
 CORE = ("integer", "soft", "sigmoid")

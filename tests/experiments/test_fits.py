@@ -130,7 +130,10 @@ def test_chips_that_do_not_lie_so_are_one_line(name):
 
 def test_a_chip_without_its_compiler_is_one_line(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    for name, how in (("v5e:2x2", "pip install"), ("h200:1x1x8", "pip install --no-deps jax-cuda13-pjrt")):
+    for name, how in (
+        ("v5e:2x2", "pip install"),
+        ("h200:1x1x8", "pip install -c .ci/constraints.txt --no-deps jax-cuda13-pjrt"),
+    ):
         with pytest.raises(UsageError, match=f"^--topology {name} needs a compiler that is not installed: .*{how}"):
             devices_of(name)
 

@@ -100,7 +100,10 @@ def test_a_missing_compiler_is_one_line(xent, monkeypatch):
     found = importlib.util.find_spec
     absent = ("libtpu", "jax_cuda13_plugin")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name in absent else found(name, *more))
-    for chips, how in (("v5e:2x2", "-e '.[compile]'"), ("h200:1x1x8", "--no-deps jax-cuda13-pjrt jax-cuda13-plugin")):
+    for chips, how in (
+        ("v5e:2x2", "-e '.[compile]'"),
+        ("h200:1x1x8", "-c .ci/constraints.txt --no-deps jax-cuda13-pjrt"),
+    ):
         outcome = xent("fits", "digits", "--topology", chips)
         assert (outcome.code, outcome.err.count("\n")) == (2, 1)
         assert how in outcome.err
