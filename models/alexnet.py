@@ -30,8 +30,8 @@ def local_response_normalisation(x: jax.Array) -> jax.Array:
       As `x`; the energy is computed in float32.
 
     Example:
-      >>> print(local_response_normalisation(jnp.full((1, 1, 1, 3), 100.0))[0, 0])
-      [[29.906975 29.906975 29.906975]]
+      >>> round(float(local_response_normalisation(jnp.full((1, 1, 1, 3), 100.0))[0, 0, 0, 1]), 2)
+      29.91
 
     Source: Krizhevsky, Sutskever and Hinton 2012, section 3.3.
     """

@@ -57,7 +57,7 @@ def stream_source(
 
     Example:
       >>> source = stream_source(lambda row: {"x": np.int32(row)}, 5, batch_size=2, key=jax.random.key(0))
-      >>> batches = [source.batch(source.feed(step), jnp.int32(step)) for step in range(source.steps_per_epoch)]
+      >>> batches = [source.batch(source.feed(step), np.int32(step)) for step in range(source.steps_per_epoch)]
       >>> sorted(int(x) for batch in batches for x in batch["x"][batch["where"]])
       [0, 1, 2, 3, 4]
 

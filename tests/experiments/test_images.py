@@ -25,8 +25,8 @@ SHORT = ("--epochs", "1", "--no-baselines", "--batch-size", "256")
     ("model", "flags"),
     [
         ("lenet", ("--mixup", "0.2", "--cutmix", "1")),
-        ("alexnet", ("--width", "0.0625")),
-        ("vgg", ("--width", "0.0625")),
+        pytest.param("alexnet", ("--width", "0.0625"), marks=pytest.mark.slow),
+        pytest.param("vgg", ("--width", "0.0625"), marks=pytest.mark.slow),
     ],
 )
 def test_every_network_takes_its_steps_and_ends_with_pictures(xent, tmp_path, model, flags):
@@ -114,6 +114,7 @@ def test_a_stream_is_resumed_to_the_same_end(xent, tmp_path, folder):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_mesh_changes_a_stream_by_rounding_only(xent_process, tmp_path, folder):
     flags = ("--dataset", folder, *FOLDER, "--stream", "--platform", "cpu")
     for mesh in ("data=1", "data=2"):

@@ -3,17 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from xent.train.errors import UsageError
-from xent.train.sharding import make_mesh
 from xent.train.stream import stream_source
 
 EXAMPLES, BATCH = 11, 4
 
 
-def source(seed=0, mesh=None, batch_size=BATCH):
-    return stream_source(lambda row: {"x": np.full(2, row)}, EXAMPLES, batch_size, jax.random.key(seed), mesh)
+def source(seed=0):
+    return stream_source(lambda row: {"x": np.full(2, row)}, EXAMPLES, BATCH, jax.random.key(seed))
 
 
 def shown(source, steps):
@@ -42,11 +39,3 @@ def test_a_run_that_starts_again_anywhere_sees_the_same_batches():
 def test_batches_have_one_shape():
     found = source()
     assert {found.feed(step)["x"].shape for step in range(4)} == {(BATCH, 2)}
-
-
-def test_a_mesh_shares_each_batch():
-    mesh = make_mesh({"data": 2}, jax.devices()[:2])
-    feed = source(mesh=mesh).feed(0)
-    assert {shard.data.shape for shard in feed["x"].addressable_shards} == {(BATCH // 2, 2)}
-    with pytest.raises(UsageError, match="data"):
-        source(mesh=mesh, batch_size=3)
