@@ -47,19 +47,20 @@ def row(x: jax.Array, y: jax.Array, axis_name: AxisName | None = None) -> Row:
     top = lax.stop_gradient(_shards.largest(x.max(-1), axis_name))
     shift = shift_of(top, classes)
     row_blocks = blocks(x)
-    exp = jnp.exp(row_blocks - beside(shift, row_blocks))
+    of_blocks = jnp.exp(row_blocks - beside(shift, row_blocks))
     # A power of two times the distance from the label: 0 there, and elsewhere more than exp can be. Its minimum with
     # exp leaves the label out, and is no select: XLA:CPU does not vectorise a sum with a comparison in it. In this
     # order: what it calls for a minimum may pass over a NaN in the first place, but not in the second.
     step = 2.0 ** (jnp.finfo(x.dtype).maxexp - 2 - math.ceil(math.log2(classes)))
     place = _shards.here(y, x.shape[-1], axis_name).astype(x.dtype) * step
     distance = jnp.abs(blocks(index_of(x)) * step - beside(place, row_blocks))
-    others = _shards.total(sum_rows(jnp.minimum(distance, exp), top.ndim), axis_name)
+    others = _shards.total(sum_rows(jnp.minimum(distance, of_blocks), top.ndim), axis_name)
     label = _shards.entry(x, y, axis_name)
     exp_label = jnp.exp(label - shift)
     whole = jnp.where(jnp.isnan(others + exp_label), jnp.nan, top)
     defined = is_defined(whole, y, classes)
-    return Row(top, label, exp.reshape(x.shape), jnp.exp(top - shift), exp_label, others, defined)
+    exp = jnp.exp(x - shift[..., None])  # of long rows anew: cheaper than to write it down for two readers
+    return Row(top, label, exp, jnp.exp(top - shift), exp_label, others, defined)
 
 
 def shift_of(top: jax.Array, classes: int) -> jax.Array:
