@@ -19,7 +19,11 @@ Reduction = Literal["mean", "sum"] | None
 
 
 class Auxiliary(NamedTuple):
-    """What is known of each token while its logits are there, of the shape of the tokens; no gradient flows from it."""
+    """What is known of each token while its logits are there, of the shape of the tokens; no gradient flows from it.
+
+    Tokens that do not count, by `where` or `ignore_index`, are seen with hidden states of 0, whatever theirs hold, and
+    their loss may be NaN: select those that count before anything is made of these.
+    """
 
     loss: jax.Array
     """The loss, not weighted."""
@@ -82,8 +86,9 @@ def fused_linear(loss: Callable[..., jax.Array]) -> Fused:
       - chunk_size: tokens at a time. If None, for a gradient, as many as have 32 MiB of logits, and at least 128 and a
         quarter of the number of hidden units: the logits of so many are a quarter of the kernel's gradient, which has
         to be there anyway, and a chunk's products take much longer than adding its share to that gradient. For a value
-        alone, where nothing is added up and nothing else has to be there, 16 MiB, at least 64 and a sixteenth. Where
-        `jit` shares the tokens among devices, these are tokens of all devices together: give as many times more.
+        alone, where nothing is added up and nothing else has to be there, 16 MiB, at least 64 and a sixteenth; but with
+        `reduction=None` the value's chunks are those of the gradient. Where `jit` shares the tokens among devices,
+        these are tokens of all devices together: give as many times more.
       - transpose_kernel: whether the kernel is [V, D], as an embedding is.
       - auxiliary: whether to return `(loss, Auxiliary)`.
       - axis_name: the mapped axis of `shard_map`, or several, that the classes are split over: given to the loss, which
