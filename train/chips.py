@@ -8,7 +8,6 @@ running needs by `pip install --no-deps jax-cuda13-pjrt jax-cuda13-plugin`.
 import difflib
 import importlib.util
 import os
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -104,21 +103,29 @@ def devices_of(name: str) -> Sequence[Any]:
     """
     kind, _, form = name.partition(":")
     gpu = GPUS.get(kind)
-    if gpu:
-        _require("jax_cuda13_plugin", _CUDA, name)
-    elif kind not in TPUS:
+    if not gpu and kind not in TPUS:
         near = difflib.get_close_matches(kind, (*TPUS, *GPUS), n=2, cutoff=0.5)
         hint = f"did you mean {' or '.join(f'{one}:{form}' for one in near)}?" if near else f"there are {_KNOWN}"
         raise UsageError(f"--topology {name}: no chip {kind}; {hint}")
-    else:
-        _require("libtpu", extra("compile"), name)
+    if reason := _fault(kind, form):
+        raise UsageError(f"--topology {name} ({reason}): must be like {_FORM}")
+    _require(*(("jax_cuda13_plugin", _CUDA) if gpu else ("libtpu", extra("compile"))), name)
     try:
-        if max((int(side) for side in re.findall(r"\d+", form)), default=0) > _SIDE.get(kind, 2**16):
-            raise ValueError(f"no more than {_SIDE.get(kind, 2**16)} chips lie in a row")
         return _of_gpu(gpu, form) if gpu else _of_tpu(name)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0][:150]
         raise UsageError(f"--topology {name} ({reason}): must be like {_FORM}") from None
+
+
+def _fault(kind: str, form: str) -> str | None:
+    """What is wrong with a form like 16x16, as far as can be said without a compiler."""
+    sides = form.split("x")
+    if not all(side.isdecimal() and int(side) for side in sides):
+        return "its sides are whole numbers above 0"
+    if len(sides) not in ((3,) if kind in GPUS else (2, 3)):
+        return "too few or too many numbers"
+    longest = _SIDE.get(kind, 2**16)
+    return f"no more than {longest} chips lie in a row" if max(map(int, sides)) > longest else None
 
 
 _CUDA = "in a checkout of xent, pip install -c .ci/constraints.txt --no-deps jax-cuda13-pjrt jax-cuda13-plugin"

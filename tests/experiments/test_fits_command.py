@@ -70,6 +70,13 @@ def test_a_step_that_does_not_fit_is_exit_code_1(xent, memory, how):
         (["digits"], "--topology"),
         (["digits", "--topology", "v5f:2x2"], "--topology v5f:2x2: no chip v5f; did you mean v5"),
         (["digits", "--topology", "zzz"], "no chip zzz; there are v5e, v6e, v5p, tpu7x, h100, h200"),
+        (
+            ["digits", "--topology", "v5e"],
+            "(its sides are whole numbers above 0): must be like v5e:16x16",
+        ),
+        (["digits", "--topology", "v5e:0x4"], "--topology v5e:0x4 (its sides are whole numbers above 0)"),
+        (["digits", "--topology", "v5e:99x9"], "--topology v5e:99x9 (no more than 16 chips lie in a row)"),
+        (["digits", "--topology", "h200:1x8"], "--topology h200:1x8 (too few or too many numbers)"),
         (["digits", "--topology", "v5e:2x2", "--mesh", "date=4"], "--mesh date=4: must be axes of data, model"),
         (["digits", "--topology", "v5e:2x2", "--mesh", "data=4", "--sweep"], "must be given without --mesh"),
     ],
