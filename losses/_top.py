@@ -47,13 +47,13 @@ class Top(NamedTuple):
 
 def top_of(x: jax.Array, axis_name: AxisName | None = None) -> Top:
     """Of logits [..., V]. With an axis, V is of this shard; all that is found is of the whole rows."""
-    here, classes = x.shape[-1], x.shape[-1] * _shards.count(axis_name)
+    classes = x.shape[-1] * _shards.count(axis_name)
     top, last = _shards.largest(x.max(-1), axis_name), _last_of_largest(x, axis_name)
     shift = _softmax.shift_of(top, classes)
     # A power of two times the distance from that class: 0 there, and elsewhere more than exp can be. Its minimum with
     # exp leaves the class out. In this order: what XLA:CPU calls for a minimum may pass over a NaN in the first place.
     step = 2.0 ** (jnp.finfo(x.dtype).maxexp - 2 - math.ceil(math.log2(classes)))
-    place = _shards.here(last, here, axis_name) * step
+    place = _shards.here(last, x.shape[-1], axis_name) * step
     blocks = _softmax.blocks(x)
     distance = jnp.abs(_softmax.blocks(_softmax.index_of(x)) * step - _softmax.beside(place, blocks))
     exps = jnp.exp(blocks - _softmax.beside(shift, blocks))

@@ -259,21 +259,40 @@ def _classes(name: str, feature: "FeatureConnector", found: dict[str, Split]) ->
     return tuple(getattr(feature, "names", None) or map(str, range(count)))
 
 
-def _cut(name: str, split: Split, fraction: float) -> tuple[Split, Split]:
-    """Cuts a stratified fraction off a split; both parts keep the order of the records. 0 gives an empty part."""
+def stratified(label: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a fraction of the rows off, of each class alike, with the seed of the data.
+
+    Args:
+      label: integer labels `[n]`.
+      fraction: above 0 and below 1.
+
+    Returns:
+      The rows that are kept and those that are cut off, each ascending.
+
+    Raises:
+      ValueError: scikit-learn's, if there are too few rows of a class.
+
+    Example:
+      >>> [len(rows) for rows in stratified(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 0.25)]
+      [6, 2]
+    """
     from sklearn.model_selection import train_test_split
 
-    rows = np.arange(len(split.label))
+    kept, cut = train_test_split(np.arange(len(label)), test_size=fraction, stratify=label, random_state=SPLIT_SEED)
+    return np.sort(kept), np.sort(cut)
+
+
+def _cut(name: str, split: Split, fraction: float) -> tuple[Split, Split]:
+    """Cuts a stratified fraction off a split; both parts keep the order of the records. 0 gives an empty part."""
     if not fraction:
         return split, Split(split.image[:0], split.label[:0])
     try:
-        kept, cut = train_test_split(rows, test_size=fraction, stratify=split.label, random_state=SPLIT_SEED)
+        kept, cut = stratified(split.label, fraction)
     except ValueError as error:
         raise UsageError(
-            f"dataset {name!r}: {fraction:g} of {len(rows)} train examples cannot be cut by class "
+            f"dataset {name!r}: {fraction:g} of {len(split.label)} train examples cannot be cut by class "
             f"({str(error).splitlines()[0][:150]}): give another fraction, or 0 for no validation"
         ) from error
-    kept, cut = np.sort(kept), np.sort(cut)
     return Split(split.image[kept], split.label[kept]), Split(split.image[cut], split.label[cut])
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xent.train.data import SPLIT_SEED, TEST_FRACTION, Split
+from xent.train.data import TEST_FRACTION, Split, stratified
 from xent.train.errors import UsageError
 
 KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -94,17 +94,13 @@ def _files(root: Path, classes: Sequence[str]) -> Files:
 
 
 def _cut(root: Path, files: Files, fraction: float) -> tuple[Files, Files]:
-    from sklearn.model_selection import train_test_split
-
-    rows = np.arange(len(files.label))
     if not fraction:
         return files, Files((), files.label[:0])
     try:
-        kept, cut = train_test_split(rows, test_size=fraction, stratify=files.label, random_state=SPLIT_SEED)
+        kept, cut = stratified(files.label, fraction)
     except ValueError as error:
         raise UsageError(
-            f"{root}: {fraction:g} of its {len(rows)} images cannot be cut by class "
+            f"{root}: {fraction:g} of its {len(files.label)} images cannot be cut by class "
             f"({str(error).splitlines()[0][:150]}): add images, or give another --validation"
         ) from error
-    kept, cut = np.sort(kept), np.sort(cut)
     return tuple(Files(tuple(files.paths[row] for row in part), files.label[part]) for part in (kept, cut))  # type: ignore[return-value]
