@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with ends_on_signals():
             _dispatch(arguments[0] if arguments else "--help", arguments[1:])
     except UsageError as error:
-        print(f"xent: {error}", file=sys.stderr)
+        sys.stderr.write(f"xent: {error}\n")  # in one piece, whatever other threads print
         sys.exit(2)
     except BrokenPipeError:  # `xent list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its exit

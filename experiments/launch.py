@@ -107,10 +107,10 @@ def _held(folder: Path) -> Iterator[None]:
         try:
             yield
         except Interrupted as error:
-            print(f"xent: {error}; {advice}", file=sys.stderr)
+            sys.stderr.write(f"xent: {error}; {advice}\n")
             sys.exit(error.code)
         except Diverged as error:
-            print(f"xent: {error}; lower --learning-rate, set --clip, or look at the data", file=sys.stderr)
+            sys.stderr.write(f"xent: {error}; lower --learning-rate, set --clip, or look at the data\n")
             sys.exit(1)
 
 
