@@ -10,10 +10,11 @@ import itertools
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 Clock = Callable[[], float]
 """Seconds since some moment."""
@@ -94,6 +95,8 @@ class Measurement(NamedTuple):
 def staged(function: jax.stages.Wrapped, *arguments: Any, clock: Clock = time.perf_counter) -> tuple[Any, Compile]:
     """Compile a jitted function for these arguments, with the time of each stage.
 
+    It is compiled anew also where the user keeps compiled programs on disk (`JAX_COMPILATION_CACHE_DIR`).
+
     Returns:
       The compiled function and its `Compile`.
 
@@ -108,7 +111,8 @@ def staged(function: jax.stages.Wrapped, *arguments: Any, clock: Clock = time.pe
     times.append(clock())
     lowered = traced.lower()
     times.append(clock())
-    compiled = lowered.compile()
+    with _nothing_kept():
+        compiled = lowered.compile()
     times.append(clock())
     trace, lower, compile = (after - before for before, after in itertools.pairwise(times))
     flops = _flops(lowered)
@@ -120,6 +124,19 @@ def staged(function: jax.stages.Wrapped, *arguments: Any, clock: Clock = time.pe
     if jax.default_backend() == "cpu":  # whose peak leaves out what is temporary
         peak = moved - memory.alias_size_in_bytes + temporary
     return compiled, Compile(trace, lower, compile, temporary, peak, moved, flops)
+
+
+@contextlib.contextmanager
+def _nothing_kept() -> Iterator[None]:
+    """Without the cache of compiled programs; JAX looks at its switch only after a reset."""
+    switch = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", switch)
+        compilation_cache.reset_cache()
 
 
 def counted(function: jax.stages.Wrapped, *arguments: Any, times: int = 1) -> float | None:

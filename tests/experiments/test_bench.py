@@ -14,6 +14,7 @@ import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.experimental.compilation_cache import compilation_cache
 
 from xent.experiments.__main__ import main as xent
 from xent.experiments.bench import engine, train_cases, train_start
@@ -114,6 +115,28 @@ def test_what_a_case_holds_is_given_back_however_it_ends():
         with contextlib.suppress(ArithmeticError):
             measure([case], rounds=1, pause=0.0, least=0.0)
     assert len(closed) == 2
+
+
+@pytest.fixture
+def cache_folder(tmp_path):
+    """Where JAX keeps compiled programs during this test."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    compilation_cache.reset_cache()
+    yield tmp_path
+    jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
+
+
+def test_a_benchmark_compiles_anew_where_compiled_programs_are_kept(cache_folder):
+    def program():
+        return jax.jit(lambda x: x + 1234.5)
+
+    x = np.ones(5, np.float32)
+    staged(program(), x)
+    assert not [*cache_folder.iterdir()]
+    program()(x)
+    assert [*cache_folder.iterdir()]
 
 
 def test_operations_are_counted_before_compilation_and_bytes_after():
