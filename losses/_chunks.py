@@ -47,10 +47,11 @@ class Tokens(NamedTuple):
 
 def losses_of(plan: Plan, head: Head, tokens: Tokens) -> tuple[jax.Array, Any]:
     """Each token's weighted loss, [tokens], and the report. Its derivatives compute the logits again."""
+    wide = jax.tree.map(_wide, head)
 
     @partial(jax.checkpoint, prevent_cse=False)
     def chunk(piece: Tokens) -> tuple[jax.Array, Any]:
-        losses, report = _losses(plan, head, piece)
+        losses, report = _losses(plan, _as_given(wide, head), piece)
         return _weighted(piece, losses), report
 
     return _join(lax.map(chunk, _cut(tokens, plan.chunks)), len(tokens.kept))
@@ -105,11 +106,12 @@ def _with_gradients(plan: Plan, head: Head, tokens: Tokens, by_head: Head, by_to
         hidden = _shown(piece)
 
         def cost(*arguments: jax.Array) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-            losses = plan.loss(*arguments)
+            constants = _as_given(arguments[1 + targets :], head.constants)
+            losses = plan.loss(*arguments[: 1 + targets], *constants)
             report = plan.report(arguments[0], losses, *piece.targets)
             return jnp.sum(_weighted(piece, losses)) / shards, (losses, report)
 
-        arguments = (logits_of(plan.transposed, head, hidden), *piece.targets, *head.constants)
+        arguments = (logits_of(plan.transposed, head, hidden), *piece.targets, *map(_wide, head.constants))
         for place in places:
             _check_varies(arguments[place], _shards.axes_of_tokens((head, piece), plan.axis_name))
         (total, (losses, report)), found = jax.value_and_grad(cost, places, has_aux=True)(*arguments)
@@ -122,7 +124,7 @@ def _with_gradients(plan: Plan, head: Head, tokens: Tokens, by_head: Head, by_to
         of_head = Head(
             _product(of_kernel, slope, hidden) if by_head.kernel else None,
             slopes[0].sum(0) if by_head.bias else None,
-            tuple(None if found is None else _wide(found) for found in slopes[1 + targets :]),
+            tuple(slopes[1 + targets :]),
         )
         of_tokens = Tokens(
             _product(of_hidden, slope, head.kernel) if by_tokens.hidden else None,
@@ -156,6 +158,11 @@ def _wide(array: jax.Array) -> jax.Array:
     """In at least float32, to add up what the chunks find and round once."""
     floating = jnp.issubdtype(array.dtype, jnp.floating)
     return array.astype(jnp.promote_types(array.dtype, jnp.float32)) if floating else array
+
+
+def _as_given(wide: Any, given: Any) -> Any:
+    """In the dtypes that were given, what `_wide` made of it: derivatives by it are then added up in float32."""
+    return jax.tree.map(lambda array, like: array.astype(like.dtype), wide, given)
 
 
 def _start(sums_of: Callable[[Tokens], Any], pieces: Tokens) -> Any:

@@ -9,10 +9,10 @@ from typing import Any, Literal, NamedTuple, Protocol, SupportsIndex
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
-from xent.losses import _checks, _chunks, _cross_entropy, _shards, _top
+from xent.losses import _automatic, _checks, _chunks, _cross_entropy, _shards, _top
 from xent.losses._shards import AxisName
 
 Reduction = Literal["mean", "sum"] | None
@@ -69,7 +69,7 @@ def fused_linear(loss: Callable[..., jax.Array]) -> Fused:
     Args:
       loss: `loss(logits, *targets) -> [tokens]`, of logits [tokens, V] in at least float32 and targets [tokens, ...]:
         one of `xent.losses`, with its options bound by `functools.partial`, or one's own. It may close over arrays,
-        and is differentiated in them.
+        and is differentiated in them; those on a mesh with explicit axes must be bound by `functools.partial`.
 
     Returns:
       `fused(hidden, kernel, *targets, ...)`, with these arguments:
@@ -130,8 +130,8 @@ def fused_linear(loss: Callable[..., jax.Array]) -> Fused:
         auxiliary: bool = False,
         axis_name: AxisName | None = None,
     ) -> Any:
-        def run(arrays: dict[str, Any]) -> Any:
-            head, tokens, shape = _arguments(**arrays, transposed=transpose_kernel)
+        def run(loss: Callable[..., jax.Array], hidden: jax.Array, arrays: dict[str, Any]) -> Any:
+            head, tokens, shape = _arguments(hidden, **arrays, transposed=transpose_kernel)
             classes = head.kernel.shape[0 if transpose_kernel else 1]
             named = loss if axis_name is None else partial(loss, axis_name=axis_name)
             report = partial(_report, axis_name) if auxiliary else _nothing
@@ -169,33 +169,20 @@ def fused_linear(loss: Callable[..., jax.Array]) -> Fused:
                 result = _mean(result, tokens) if _reduction(reduction) == "mean" else result
             return result, jax.tree.map(lambda array: lax.stop_gradient(array).reshape(shape), found)
 
-        arrays = dict(hidden=hidden, kernel=kernel, targets=targets, bias=bias, weights=weights, where=where)
-        result, report = _with_automatic_axes(run, arrays, reduction, auxiliary)
+        def specs_of(tokens: PartitionSpec) -> tuple[Any, Any]:
+            report = Auxiliary._make([tokens] * len(Auxiliary._fields)) if auxiliary else ()
+            return (tokens if reduction is None else PartitionSpec()), report
+
+        hidden = _checks.array_of("hidden", hidden, jnp.floating)
+        arrays = dict(kernel=kernel, targets=targets, bias=bias, weights=weights, where=where)
+        result, report = _automatic.call(run, loss, hidden, arrays, specs_of)
         return (result, report) if auxiliary else result
 
     return fused
 
 
-def _with_automatic_axes(
-    run: Callable[[dict[str, Any]], Any], arrays: dict[str, Any], reduction: Reduction, auxiliary: bool
-) -> Any:
-    """`run(arrays)`, with all axes of a mesh automatic: what is explicit outside says how tokens are sharded, no more.
-
-    Inside of the chunks the compiler knows better, and operations that are ambiguous with explicit axes abound.
-    """
-    h = jnp.asarray(arrays["hidden"])
-    sharding = jax.typeof(h).sharding
-    if AxisType.Explicit not in sharding.mesh.axis_types:
-        return run(arrays)
-    tokens = PartitionSpec(*sharding.spec[:-1])
-    specs: tuple[Any, Any] = (tokens if reduction is None else PartitionSpec(), ())
-    if auxiliary:
-        specs = (specs[0], Auxiliary._make([tokens] * len(Auxiliary._fields)))
-    return jax.sharding.auto_axes(run, out_sharding=specs)(arrays)
-
-
 def _arguments(
-    hidden: ArrayLike,
+    h: jax.Array,
     kernel: ArrayLike,
     targets: tuple[ArrayLike, ...],
     bias: ArrayLike | None,
@@ -204,7 +191,6 @@ def _arguments(
     transposed: bool,
 ) -> tuple[_chunks.Head, _chunks.Tokens, tuple[int, ...]]:
     """All arrays, checked, with the axes of the tokens made one; and what those were."""
-    h = _checks.array_of("hidden", hidden, jnp.floating)
     k = _checks.array_of("kernel", kernel, jnp.floating)
     if h.ndim < 1 or k.ndim != 2 or k.shape[1 if transposed else 0] != h.shape[-1] or not k.size:
         form = "[V, D], since transpose_kernel is True," if transposed else "[D, V]"

@@ -182,7 +182,9 @@ def linear_distillation(
     if not teacher.ndim:
         raise ValueError("teacher_hidden must be [..., D'], got a scalar")
     head = _checks.array_of("teacher_kernel", teacher_kernel, jnp.floating)
-    _checks.same_shape("teacher_hidden", teacher[..., 0], jnp.shape(hidden)[:-1], "a row for each token")
+    batch = jnp.shape(hidden)[:-1]
+    if teacher.shape[:-1] != batch:
+        raise ValueError(f"teacher_hidden must have a row for each token, {batch}, got {teacher.shape[:-1]}")
     head = lax.stop_gradient(head.T if transpose_teacher_kernel else head)
     if head.ndim != 2 or head.shape[0] != teacher.shape[-1]:
         form = f"[D', V] for teacher_hidden [..., D'], {teacher.shape}"
@@ -193,11 +195,17 @@ def linear_distillation(
         offset = lax.stop_gradient(_checks.array_of("teacher_bias", teacher_bias, jnp.floating))
         _checks.same_shape("teacher_bias", offset, head.shape[1:], "one number for each class")
 
-    def loss(logits: jax.Array, states: jax.Array) -> jax.Array:
-        return divergence(logits, jnp.dot(states, head, preferred_element_type=dtype) + offset.astype(dtype)[None])
-
+    # Bound, not closed over: where a mesh's axes are explicit, `fused_linear` sees no other arrays.
+    loss = partial(_from_teacher, kernel=head, bias=offset.astype(dtype), divergence=divergence)
     result: jax.Array = fused_linear(loss)(
         hidden, kernel, lax.stop_gradient(teacher), bias=bias, weights=weights, where=where, reduction=reduction,
         chunk_size=chunk_size, transpose_kernel=transpose_kernel,
     )  # fmt: skip
     return result
+
+
+def _from_teacher(
+    logits: jax.Array, states: jax.Array, *, kernel: jax.Array, bias: jax.Array, divergence: Callable[..., jax.Array]
+) -> jax.Array:
+    """The divergence of logits [tokens, V] from those that the teacher's kernel makes of its states [tokens, D']."""
+    return divergence(logits, jnp.dot(states, kernel, preferred_element_type=bias.dtype) + bias[None])
