@@ -1,8 +1,8 @@
 """Chips that are not here: the compilers for TPUs and NVIDIA's GPUs need none, and take their names.
 
 What is compiled so cannot run, but it is what would run: whether it fits in a chip's memory and what it sends to others
-can be read from it. The extra `compile` has TPUs' compiler; CUDA's comes without the gigabytes of libraries that only
-running needs by `pip install --no-deps jax-cuda13-pjrt jax-cuda13-plugin`.
+can be read from it. The extra `compile` has TPUs' compiler; CUDA's comes by `CUDA_COMPILER`, without the gigabytes of
+libraries that only running needs.
 """
 
 import difflib
@@ -109,7 +109,7 @@ def devices_of(name: str) -> Sequence[Any]:
         raise UsageError(f"--topology {name}: no chip {kind}; {hint}")
     if reason := _fault(kind, form):
         raise UsageError(f"--topology {name} ({reason}): must be like {_FORM}")
-    _require(*(("jax_cuda13_plugin", _CUDA) if gpu else ("libtpu", extra("compile"))), name)
+    _require(*(("jax_cuda13_plugin", CUDA_COMPILER) if gpu else ("libtpu", extra("compile"))), name)
     try:
         return _of_gpu(gpu, form) if gpu else _of_tpu(name)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
@@ -128,8 +128,8 @@ def _fault(kind: str, form: str) -> str | None:
     return f"no more than {longest} chips lie in a row" if max(map(int, sides)) > longest else None
 
 
-_CUDA = "in a checkout of xent, pip install -c .ci/constraints.txt --no-deps jax-cuda13-pjrt jax-cuda13-plugin"
-"""Pinned: a plugin of another version than jax is refused when it is loaded."""
+CUDA_COMPILER = "in a checkout of xent, pip install -c .ci/constraints.txt --no-deps jax-cuda13-pjrt jax-cuda13-plugin"
+"""How to install it. Pinned: a plugin of another version than jax is refused when it is loaded."""
 _FORM = f"v5e:16x16, or {' or '.join(GPUS)} with slices x hosts x GPUs, like h200:1x32x8"
 _KNOWN = f"{', '.join((*TPUS, *GPUS))}, and the form is like {_FORM}"
 
