@@ -19,7 +19,7 @@ from xent.experiments.fits.outline import compile_step
 from xent.experiments.flags import RunConfig
 from xent.experiments.language_model import Config, chunk_size
 from xent.losses import mean, softmax_cross_entropy_with_integer_labels
-from xent.train.chips import devices_of
+from xent.train.chips import device_count, devices_of
 from xent.train.collectives import collectives, count
 from xent.train.compiled import compile_for, holds, peak_memory
 from xent.train.errors import UsageError
@@ -118,6 +118,12 @@ def test_256_h200_train_fully_sharded():
     assert peak_memory(compiled) < H200 / 2
     check_collectives("256 h200", compiled)
     assert peak_memory(compiled_plain_loss("256 h200")) > H200
+
+
+@TPU
+@pytest.mark.parametrize("name", ["v5e:4x4", "v6e:2x2", "v5p:2x2x2", "tpu7x:2x2x1"])
+def test_devices_are_counted_without_a_compiler_as_the_compiler_counts_them(name):
+    assert device_count(name) == len(devices_of(name))
 
 
 @TPU
