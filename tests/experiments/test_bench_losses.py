@@ -64,8 +64,6 @@ def test_ours_and_optax_compute_the_same(loss, dtype):
     rough = 1e-5 if dtype == "float32" else 0.02
     np.testing.assert_allclose(results[0][0], results[1][0], rough)
     np.testing.assert_allclose(*(result[1].astype("float32") for result in results), rough, rough / 10)
-    value = jax.jit(losses_cases.program(LOSSES[loss].ours, "value"))(logits, labels)
-    np.testing.assert_allclose(value, results[0][0], 1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
