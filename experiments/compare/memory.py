@@ -34,7 +34,7 @@ def held(machines: Sequence[Machine]) -> list[Held]:
     for machine in machines:
         for (benchmark, _), measured in machine.measurements.items():
             of = measured.of
-            tokens, units, classes = (of.get(name) for name in ("tokens", "units", "classes"))
+            tokens, units, classes = (of.get(name, 0) for name in ("tokens", "units", "classes"))
             if benchmark != "fused" or not all(isinstance(n, int) and n > 0 for n in (tokens, units, classes)):
                 continue
             for name in _CASES:
