@@ -16,11 +16,11 @@ from pathlib import Path
 import jax
 
 from xent.experiments.compare.document import document, notes, section
-from xent.experiments.compare.formats import short_commit
 from xent.experiments.compare.html import element, facts, paragraphs, scrolled, table, text
 from xent.experiments.compare.part import Table
 from xent.experiments.flags import parse
 from xent.experiments.folder import create, only_writer, refuse_existing, refuse_unwritable
+from xent.experiments.formats import short_commit
 from xent.experiments.gallery_reading import Found, Run, find
 from xent.experiments.scores import metrics_of, show
 from xent.experiments.table import EXPERIMENTS

@@ -1,12 +1,13 @@
 """Chips that are not here: the compilers for TPUs and NVIDIA's GPUs need none, and take their names.
 
 What is compiled so cannot run, but it is what would run: whether it fits in a chip's memory and what it sends to others
-can be read from it. The extra `compile` has TPUs' compiler; CUDA's comes without the gigabytes of libraries that only
-running needs by `pip install --no-deps jax-cuda13-pjrt jax-cuda13-plugin`.
+can be read from it. The extra `compile` has TPUs' compiler; CUDA's comes by `CUDA_COMPILER`, without the gigabytes of
+libraries that only running needs.
 """
 
 import difflib
 import importlib.util
+import math
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -43,6 +44,8 @@ GPUS = {
 
 TPUS = ("v5e", "v6e", "v5p", "tpu7x")
 """Generations whose compiler takes one device a chip for what it is; of a `tpu7x` a device is half a chip."""
+_DEVICES = {"tpu7x": 2}
+"""Devices a chip, where they are several."""
 _SIDE = {"v5e": 16, "v6e": 16}
 """Chips in a row that there are at most; a wrong number here ends libtpu, and with it the process."""
 
@@ -84,6 +87,23 @@ def _allowed(device: Any) -> int | None:
     return None
 
 
+def device_count(name: str) -> int:
+    """How many devices chips of that name are, for which no compiler is needed.
+
+    Args:
+      name: as of `devices_of`.
+
+    Raises:
+      UsageError: if there is no such chip, or chips do not lie so.
+
+    Example:
+      >>> device_count("v5e:16x16"), device_count("h200:1x32x8"), device_count("tpu7x:2x2x1")
+      (256, 256, 8)
+    """
+    kind, form = _parsed(name)
+    return math.prod(map(int, form.split("x"))) * _DEVICES.get(kind, 1)
+
+
 def devices_of(name: str) -> Sequence[Any]:
     """Devices to compile for, by their name.
 
@@ -101,20 +121,26 @@ def devices_of(name: str) -> Sequence[Any]:
       >>> len(devices_of("v5e:16x16"))  # doctest: +SKIP
       256
     """
-    kind, _, form = name.partition(":")
+    kind, form = _parsed(name)
     gpu = GPUS.get(kind)
-    if not gpu and kind not in TPUS:
-        near = difflib.get_close_matches(kind, (*TPUS, *GPUS), n=2, cutoff=0.5)
-        hint = f"did you mean {' or '.join(f'{one}:{form}' for one in near)}?" if near else f"there are {_KNOWN}"
-        raise UsageError(f"--topology {name}: no chip {kind}; {hint}")
-    if reason := _fault(kind, form):
-        raise UsageError(f"--topology {name} ({reason}): must be like {_FORM}")
-    _require(*(("jax_cuda13_plugin", _CUDA) if gpu else ("libtpu", extra("compile"))), name)
+    _require(*(("jax_cuda13_plugin", CUDA_COMPILER) if gpu else ("libtpu", extra("compile"))), name)
     try:
         return _of_gpu(gpu, form) if gpu else _of_tpu(name)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0][:150]
         raise UsageError(f"--topology {name} ({reason}): must be like {_FORM}") from None
+
+
+def _parsed(name: str) -> tuple[str, str]:
+    """Chip and form, as far as they can be judged without a compiler."""
+    kind, _, form = name.partition(":")
+    if kind not in (*GPUS, *TPUS):
+        near = difflib.get_close_matches(kind, (*TPUS, *GPUS), n=2, cutoff=0.5)
+        hint = f"did you mean {' or '.join(f'{one}:{form}' for one in near)}?" if near else f"there are {_KNOWN}"
+        raise UsageError(f"--topology {name}: no chip {kind}; {hint}")
+    if reason := _fault(kind, form):
+        raise UsageError(f"--topology {name} ({reason}): must be like {_FORM}")
+    return kind, form
 
 
 def _fault(kind: str, form: str) -> str | None:
@@ -128,8 +154,8 @@ def _fault(kind: str, form: str) -> str | None:
     return f"no more than {longest} chips lie in a row" if max(map(int, sides)) > longest else None
 
 
-_CUDA = "in a checkout of xent, pip install -c .ci/constraints.txt --no-deps jax-cuda13-pjrt jax-cuda13-plugin"
-"""Pinned: a plugin of another version than jax is refused when it is loaded."""
+CUDA_COMPILER = "in a checkout of xent, pip install -c .ci/constraints.txt --no-deps jax-cuda13-pjrt jax-cuda13-plugin"
+"""How to install it. Pinned: a plugin of another version than jax is refused when it is loaded."""
 _FORM = f"v5e:16x16, or {' or '.join(GPUS)} with slices x hosts x GPUs, like h200:1x32x8"
 _KNOWN = f"{', '.join((*TPUS, *GPUS))}, and the form is like {_FORM}"
 

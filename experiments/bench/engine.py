@@ -83,6 +83,11 @@ class Timing(NamedTuple):
     calls: int = 1
     """Runs a sample."""
 
+    @property
+    def per_unit(self) -> list[float]:
+        """Seconds a unit of each sample."""
+        return [second / self.units for second in self.seconds]
+
 
 class Measurement(NamedTuple):
     """What was measured of all cases."""

@@ -103,7 +103,7 @@ def run(name: str, config: Config, parts: Sequence[tuple[Benchmark, Any]]) -> No
         store.unfinished(how.out)  # refused before anything is loaded
     use_device(how.device)
     console = make_console()
-    console.width = max(console.width, 140)  # a table cut off says nothing
+    console.width = max(console.width, 200)  # a table cut off says nothing
     say(console, "device", f"{device_name()}, jax {jax.__version__}, {cores()} threads")
     record = (
         None

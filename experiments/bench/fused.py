@@ -80,22 +80,28 @@ def heads(config: Config) -> Iterator[Head]:
 
 
 def program(loss: Callable[[jax.Array, jax.Array], jax.Array], what: What) -> Callable[..., Any]:
-    """The loss, with what is derived from it; the Hessian's product is with the hidden states and kernel themselves."""
+    """The loss, with what is derived from it; the Hessian's product takes a direction in hidden states and in kernel.
+
+    These are arrays of their own: of a product with the hidden states and kernel themselves the compiler leaves out a
+    third, which it finds twice.
+    """
     if what == "value":
         return loss
     if what == "gradients":
         return jax.value_and_grad(loss, (0, 1))
-    return lambda hidden, kernel: jax.jvp(jax.grad(loss, (0, 1)), (hidden, kernel), (hidden, kernel))
+    return lambda hidden, kernel, *direction: jax.jvp(jax.grad(loss, (0, 1)), (hidden, kernel), direction)
 
 
 def make_cases(config: Config, head: Head, what: What) -> list[Case]:
     """List what to time for a head; ratios are to the first, optax's if it takes part."""
-    keys = jax.random.split(jax.random.key(config.bench.seed), 3)
-    hidden = jax.random.normal(keys[0], (head.tokens, head.units), config.dtype)
-    kernel = jax.random.normal(keys[1], (head.units, head.classes), config.dtype) / jnp.sqrt(head.units).astype(
-        config.dtype
+    for_labels, *keys = jax.random.split(jax.random.key(config.bench.seed), 5)
+    labels = jax.random.randint(for_labels, (head.tokens,), 0, head.classes)
+    hidden, along_hidden = (jax.random.normal(key, (head.tokens, head.units), config.dtype) for key in keys[:2])
+    scale = jnp.sqrt(head.units).astype(config.dtype)
+    kernel, along_kernel = (
+        jax.random.normal(key, (head.units, head.classes), config.dtype) / scale for key in keys[2:]
     )
-    labels = jax.random.randint(keys[2], (head.tokens,), 0, head.classes)
+    arrays = (hidden, kernel, *((along_hidden, along_kernel) if what == "hessian product" else ()))
     product = partial(jnp.dot, preferred_element_type=jnp.float32)
 
     def dense(hidden: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -109,15 +115,15 @@ def make_cases(config: Config, head: Head, what: What) -> list[Case]:
         """Its operations are counted of `alike`, if that does the same without a loop."""
 
         def build() -> Built:
-            compiled, took = staged(jax.jit(function), hidden, kernel)
-            flops = took.flops if alike is None else counted(jax.jit(alike), hidden, kernel)
-            return Built(lambda: compiled(hidden, kernel), took._replace(flops=flops))
+            compiled, took = staged(jax.jit(function), *arrays)
+            flops = took.flops if alike is None else counted(jax.jit(alike), *arrays)
+            return Built(lambda: compiled(*arrays), took._replace(flops=flops))
 
         return Case(name, build, units=head.tokens)
 
     cases = [
         case("ours", program(fused, what), program(partial(fused, chunk_size=head.tokens), what)),
-        case("product", lambda hidden, kernel: product(hidden, kernel).sum()),
+        case("product", lambda hidden, kernel, *_: product(hidden, kernel).sum()),
     ]
     if config.against == "optax":
         cases = [case("optax", program(dense, what)), *cases]

@@ -25,7 +25,8 @@ from rich.table import Table
 from xent.experiments.bench import tables, torch_peer
 from xent.experiments.bench.frame import BenchConfig, Benchmark, Plan
 from xent.experiments.bench.frame import main as run
-from xent.experiments.bench.losses_cases import CORE, LOSSES, Cell, What, make_cases
+from xent.experiments.bench.losses_cases import Cell, What, make_cases
+from xent.experiments.bench.losses_table import CORE, LOSSES
 from xent.experiments.bench.record import Measured
 from xent.train.errors import require
 

@@ -1,6 +1,7 @@
 """PyTorch's losses, on the same numbers, with as many threads as JAX has."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,12 +12,17 @@ from xent.experiments.bench import torch_peer
 from xent.experiments.bench.engine import Built
 from xent.experiments.bench.record import cores
 
-FUNCTIONS = {
-    "integer": "cross_entropy",
-    "soft": "cross_entropy",
-    "sigmoid": "binary_cross_entropy_with_logits",
+FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "integer": lambda functional, z, y: functional.cross_entropy(z, y),
+    "soft": lambda functional, z, p: functional.cross_entropy(z, p),
+    "sigmoid": lambda functional, z, y: functional.binary_cross_entropy_with_logits(z, y),
+    "smoothed": lambda functional, z, y: functional.cross_entropy(z, y, label_smoothing=0.1),
+    "kl": lambda functional, z, p: functional.kl_div(functional.log_softmax(z, -1), p, reduction="batchmean"),
+    "kl-log-targets": lambda functional, z, log_p: functional.kl_div(
+        functional.log_softmax(z, -1), log_p, reduction="batchmean", log_target=True
+    ),
 }
-"""Of `torch.nn.functional`; each gives the mean."""
+"""From `torch.nn.functional`, logits and labels, the same mean as ours: for sigmoid over elements, else over rows."""
 
 
 def build(loss: str, gradient: bool, logits: jax.Array, labels: jax.Array) -> Callable[[], Built]:
@@ -25,8 +31,8 @@ def build(loss: str, gradient: bool, logits: jax.Array, labels: jax.Array) -> Ca
     def make() -> Built:
         torch = torch_peer.load()
         z, y = _tensor(torch, logits), _tensor(torch, labels)
-        y = y.long() if loss == "integer" else y
-        function = getattr(torch.nn.functional, FUNCTIONS[loss])
+        y = y if y.is_floating_point() else y.long()
+        function = partial(FUNCTIONS[loss], torch.nn.functional)
 
         def value() -> Any:
             torch.set_num_threads(cores())

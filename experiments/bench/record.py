@@ -35,18 +35,22 @@ class Measured(NamedTuple):
         """The case of this name, if it was measured."""
         return next((case for case in self.cases if case.name == name), None)
 
+    @property
+    def own(self) -> Timing | None:
+        """What machines are compared by: our own code, or where it takes no part what ratios are to."""
+        return self.case("ours") or self.case(self.ratios_to)
+
     def time(self, name: str, scale: float = 1.0) -> Estimate | None:
         """Seconds that a unit takes, times `scale`."""
         case = self.case(name)
-        return case and estimate([second * scale / case.units for second in case.seconds])
+        return case and estimate([second * scale for second in case.per_unit])
 
     def ratio(self, name: str | None) -> Estimate | None:
         """How many times as long a unit takes as in the case that ratios are to."""
         case, base = self.case(name or ""), self.case(self.ratios_to)
         if case is None or base is None:
             return None
-        times, bases = ([second / one.units for second in one.seconds] for one in (case, base))
-        return ratio(times, bases)
+        return ratio(case.per_unit, base.per_unit)
 
 
 def to_json(measured: Measured) -> dict[str, Any]:
@@ -75,18 +79,25 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def software(*packages: str) -> dict[str, Any]:
+    """Return what a result depends on besides flags and machine: of `packages`, versions too, where installed."""
+    return {
+        "versions": versions(*packages),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "commit": commit(),
+    }
+
+
 def environment(precision: str) -> dict[str, Any]:
     """Return what a result depends on besides its flags; `precision` is that of float32 products, as asked for."""
     return {
-        "versions": versions("torch"),
-        "python": platform.python_version(),
-        "system": platform.platform(),
+        **software("torch"),
         "device": chip_name(),
         "backend": jax.default_backend(),
         "devices": jax.device_count(),
         "cores": cores(),
         "clock_mhz": clock_mhz(),
         "matmul_precision": None if precision == "default" else precision,
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "commit": commit(),
     }

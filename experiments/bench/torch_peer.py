@@ -15,7 +15,7 @@ Against = Literal["all", "optax", "torch", "none"]
 def reason_against() -> str | None:
     """Why PyTorch cannot be timed here; nothing if it can."""
     if importlib.util.find_spec("torch") is None:
-        return "is not installed"
+        return "is not installed (pip install torch)"
     return None if jax.default_backend() == "cpu" else "is timed on a CPU only"
 
 
@@ -27,7 +27,7 @@ def takes_part(against: Against) -> bool:
     """
     reason = reason_against()
     if against == "torch" and reason is not None:
-        raise UsageError(f"--against torch: PyTorch {reason}; take --against optax")
+        raise UsageError(f"--against torch: PyTorch {reason}: take --against optax")
     return against in ("all", "torch") and reason is None
 
 

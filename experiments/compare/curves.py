@@ -34,7 +34,7 @@ def agreements(joined: Joined) -> list[Agreement]:
     """Compare the curves of each training measurement to those of the first machine that has one."""
     found = []
     for row in joined.rows:
-        curves = {label: measured["curve"] for label, measured in row.on.items() if measured["curve"]}
+        curves = {label: measured.curve for label, measured in row.on.items() if measured.curve}
         base = next(iter(curves), "")
         found += [
             Agreement(row.key[1], base, label, tuple(differences(curves[base], curve)), (len(curves[base]), len(curve)))

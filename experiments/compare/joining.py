@@ -4,15 +4,16 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from xent.experiments.compare.formats import short_commit
-from xent.experiments.compare.reading import Key, Machine, Measurement
+from xent.experiments.bench.record import Measured
+from xent.experiments.compare.reading import Key, Machine
+from xent.experiments.formats import short_commit
 
 
 class Row(NamedTuple):
     """A measurement that two machines or more have."""
 
     key: Key
-    on: Mapping[str, Measurement]
+    on: Mapping[str, Measured]
     """By label, in the order of the files."""
 
 
@@ -41,9 +42,9 @@ def join(machines: Sequence[Machine]) -> Joined:
     return Joined(tuple(rows), tuple(alone), tuple(unequal))
 
 
-def _unequal(on: Mapping[str, Measurement]) -> str:
+def _unequal(on: Mapping[str, Measured]) -> str:
     """In what the work of one name differs between machines."""
-    described = {label: {"unit": m["unit"], "dtype": m["dtype"], **flat(m["of"])} for label, m in on.items()}
+    described = {label: {"unit": m.unit, "dtype": m.dtype, **flat(m.of)} for label, m in on.items()}
     return "; ".join(_differing(described))
 
 

@@ -8,9 +8,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from xent.experiments.compare import drawing
-from xent.experiments.compare.formats import size
 from xent.experiments.compare.part import Part, Table
-from xent.experiments.compare.reading import Machine, case_named
+from xent.experiments.compare.reading import Machine
+from xent.experiments.formats import size
 
 _CASES: dict[str, Any] = {"ours": "-", "optax": "--"}
 
@@ -33,15 +33,15 @@ def held(machines: Sequence[Machine]) -> list[Held]:
     found = []
     for machine in machines:
         for (benchmark, _), measured in machine.measurements.items():
-            of = measured["of"]
-            tokens, units, classes = (of.get(name) for name in ("tokens", "units", "classes"))
+            of = measured.of
+            tokens, units, classes = (of.get(name, 0) for name in ("tokens", "units", "classes"))
             if benchmark != "fused" or not all(isinstance(n, int) and n > 0 for n in (tokens, units, classes)):
                 continue
             for name in _CASES:
-                case = case_named(measured, name)
-                if case and case["compile"] and case["compile"]["temporary"] is not None:
-                    what, bytes_held = str(of.get("what", "value")), case["compile"]["temporary"]
-                    found.append(Held(what, measured["dtype"], machine.label, name, tokens, units, classes, bytes_held))
+                case = measured.case(name)
+                if case and case.compile and case.compile.temporary is not None:
+                    what, bytes_held = str(of.get("what", "value")), case.compile.temporary
+                    found.append(Held(what, measured.dtype, machine.label, name, tokens, units, classes, bytes_held))
     return found
 
 

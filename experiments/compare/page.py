@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from xent.experiments.chip_peaks import peaks_of
 from xent.experiments.compare.document import document, notes, section
-from xent.experiments.compare.formats import listed, size, with_unit
 from xent.experiments.compare.html import (
     bullets,
     download,
@@ -20,6 +19,7 @@ from xent.experiments.compare.joining import Joined, cautions
 from xent.experiments.compare.part import Part, Table
 from xent.experiments.compare.reading import Machine
 from xent.experiments.compare.summary import left_out, machine_table, sentences, version_table
+from xent.experiments.formats import listed, size, with_unit
 
 _WORDS = (
     ("speed-up", "The median time on the first machine, divided by that on another: 2× is twice as fast."),

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import jsonschema
 from jsonschema.exceptions import best_match
 
+from xent.experiments.bench.record import Measured, from_json
 from xent.experiments.bench.schema import RECORD, VERSION
 from xent.train.errors import UsageError
 
 Key = tuple[str, str]
 """Benchmark and name of a measurement."""
-Measurement = Mapping[str, Any]
-Case = Mapping[str, Any]
 
 
 class Machine(NamedTuple):
@@ -25,7 +24,7 @@ class Machine(NamedTuple):
     """Short, and no other machine's: the file's name without .json, with folders where two are called the same."""
     file: Path
     record: Mapping[str, Any]
-    measurements: Mapping[Key, Measurement]
+    measurements: Mapping[Key, Measured]
 
     @property
     def environment(self) -> Mapping[str, Any]:
@@ -102,15 +101,17 @@ def _times(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
                 yield where, case["compile"][stage] or 1.0
 
 
-def _by_key(file: Path, record: Mapping[str, Any]) -> dict[Key, Measurement]:
-    found: dict[Key, Measurement] = {}
-    for measurement in record["measurements"]:
-        key = measurement["benchmark"], measurement["name"]
+def _by_key(file: Path, record: Mapping[str, Any]) -> dict[Key, Measured]:
+    found: dict[Key, Measured] = {}
+    for measured in map(from_json, record["measurements"]):
+        key = measured.benchmark, measured.name
         if key in found:
             raise UsageError(f"{file} has {key[1]!r} of {key[0]} twice: remove one of them")
-        if own_case(measurement) is None:
-            raise UsageError(f"{file} has no case {measurement['ratios_to']!r} in {key[1]!r}: measure again")
-        found[key] = measurement
+        if measured.own is None:
+            raise UsageError(f"{file} has no case {measured.ratios_to!r} in {key[1]!r}: measure again")
+        if len({len(case.seconds) for case in measured.cases}) > 1:
+            raise UsageError(f"{file} has not as many samples of each case in {key[1]!r}: measure again")
+        found[key] = measured
     return found
 
 
@@ -133,13 +134,3 @@ def _labels(files: Sequence[Path]) -> list[str]:
         )
 
     return [label(file) for file in files]
-
-
-def case_named(measurement: Measurement, name: str | None) -> Case | None:
-    """The case of this name, if there is one."""
-    return next((case for case in measurement["cases"] if case["name"] == name), None)
-
-
-def own_case(measurement: Measurement) -> Case | None:
-    """What machines are compared by: our own code, or where it takes no part what ratios are to."""
-    return case_named(measurement, "ours") or case_named(measurement, measurement["ratios_to"])

@@ -9,11 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from xent.experiments.bench.estimate import estimate
+from xent.experiments.bench.record import Measured
 from xent.experiments.chip_peaks import peaks_of
 from xent.experiments.compare import drawing
-from xent.experiments.compare.formats import listed, plural, with_unit
 from xent.experiments.compare.part import Part, Table
-from xent.experiments.compare.reading import Machine, Measurement, own_case
+from xent.experiments.compare.reading import Machine
+from xent.experiments.formats import listed, plural, with_unit
 
 _MARKERS = {"train": "^", "fused": "D", "losses": "o", "save": "v"}
 _WORDS = {"train": "training steps", "fused": "fused losses", "losses": "losses", "save": "training with saves"}
@@ -44,15 +45,15 @@ def measured_roof(machine: Machine) -> Roof:
     """Read the peaks that the machine's own file has; a product counts 2 n^3 operations."""
     flops, bandwidth = {}, None
     for (benchmark, _), measured in machine.measurements.items():
-        own = own_case(measured)
+        own = measured.own
         if benchmark != "peaks" or own is None:
             continue
-        seconds = estimate(own["seconds"]).median
-        of = measured["of"]
+        seconds = estimate(own.seconds).median
+        of = measured.of
         if of.get("what") == "copy":
-            bandwidth = own["units"] / seconds
+            bandwidth = own.units / seconds
         elif of.get("what") == "product" and isinstance(of.get("size"), int):
-            flops[f"{measured['dtype']}, {of.get('precision', 'default')}"] = 2 * of["size"] ** 3 / seconds
+            flops[f"{measured.dtype}, {of.get('precision', 'default')}"] = 2 * of["size"] ** 3 / seconds
     return Roof(flops, bandwidth)
 
 
@@ -71,13 +72,13 @@ def points(machine: Machine) -> list[Point]:
     return found
 
 
-def _point(benchmark: str, name: str, measured: Measurement) -> Point | None:
-    own = own_case(measured)
-    compiled = own and own["compile"]
-    if not own or not compiled or not compiled["flops"] or not compiled["moved"]:
+def _point(benchmark: str, name: str, measured: Measured) -> Point | None:
+    own = measured.own
+    compiled = own and own.compile
+    if not own or not compiled or not compiled.flops or not compiled.moved:
         return None
-    achieved = compiled["flops"] / estimate(own["seconds"]).median
-    return Point(benchmark, name, measured["dtype"], compiled["flops"] / compiled["moved"], achieved)
+    achieved = compiled.flops / estimate(own.seconds).median
+    return Point(benchmark, name, measured.dtype, compiled.flops / compiled.moved, achieved)
 
 
 def parts(machines: Sequence[Machine]) -> list[Part]:

@@ -4,16 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from xent.experiments.bench.engine import Timing
 from xent.experiments.bench.estimate import Estimate, estimate
-from xent.experiments.compare.reading import Case
 
 CONFIDENCE = 0.95
 EACH = math.sqrt(CONFIDENCE)
-
-
-def per_unit(case: Case) -> list[float]:
-    """Seconds a unit of each sample."""
-    return [seconds / case["units"] for seconds in case["seconds"]]
 
 
 def speed_up(base: Sequence[float], other: Sequence[float]) -> Estimate:
@@ -62,11 +57,9 @@ class Line(NamedTuple):
     step: Estimate
 
 
-def line(case: Case) -> Line | None:
+def line(case: Timing) -> Line | None:
     """What a case's training takes, if it says how long compilation took."""
-    if case["compile"] is None:
-        return None
-    return Line(sum(case["compile"][stage] for stage in ("trace", "lower", "compile")), estimate(per_unit(case), EACH))
+    return case.compile and Line(case.compile.seconds, estimate(case.per_unit, EACH))
 
 
 class Crossing(NamedTuple):

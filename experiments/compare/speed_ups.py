@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 
 from xent.experiments.bench.estimate import Estimate, estimate
 from xent.experiments.compare import drawing
-from xent.experiments.compare.formats import times, with_unit
 from xent.experiments.compare.joining import Joined, Row
 from xent.experiments.compare.part import Part, Table
-from xent.experiments.compare.reading import Machine, own_case
-from xent.experiments.compare.speed import per_unit, speed_up, verdict
+from xent.experiments.compare.reading import Machine
+from xent.experiments.compare.speed import speed_up, verdict
+from xent.experiments.formats import times, with_unit
 
 BENCHMARKS = {
     "train": ("Training steps", "A step of training as the experiment takes it: forward, backward, optimiser."),
@@ -43,7 +43,7 @@ class Compared(NamedTuple):
 
 def samples(row: Row) -> dict[str, list[float]]:
     """Seconds a unit of each sample, by machine."""
-    return {label: per_unit(own) for label, measured in row.on.items() if (own := own_case(measured)) is not None}
+    return {label: measured.own.per_unit for label, measured in row.on.items() if measured.own is not None}
 
 
 def compare(row: Row) -> list[Compared]:
@@ -65,7 +65,7 @@ def cells(row: Row, machines: Sequence[Machine]) -> list[str]:
     medians = {label: with_unit(estimate(seconds).median, "s") for label, seconds in samples(row).items()}
     compared = {each.other: each for each in compare(row)}
     first = machines[0].label
-    line = [row.key[1], next(iter(row.on.values()))["unit"], *(medians.get(machine.label, "") for machine in machines)]
+    line = [row.key[1], next(iter(row.on.values())).unit, *(medians.get(machine.label, "") for machine in machines)]
     for machine in machines[1:]:
         each = compared.get(machine.label)
         to = f" (to {each.base})" if each and each.base != first else ""

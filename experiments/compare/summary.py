@@ -3,14 +3,13 @@
 import statistics
 from collections.abc import Sequence
 
-from xent.experiments.bench.estimate import ratio
 from xent.experiments.compare.curves import agreements
-from xent.experiments.compare.formats import listed, number, plural, short_commit, with_unit
 from xent.experiments.compare.joining import Joined
 from xent.experiments.compare.part import Table
-from xent.experiments.compare.reading import Machine, case_named
+from xent.experiments.compare.reading import Machine
 from xent.experiments.compare.roofline import measured_roof
 from xent.experiments.compare.speed_ups import compare
+from xent.experiments.formats import listed, number, plural, short_commit, with_unit
 
 
 def sentences(joined: Joined, machines: Sequence[Machine]) -> list[str]:
@@ -67,9 +66,8 @@ def null_test(machine: Machine) -> str:
     """Count how often the interval of a case beside itself holds 1: noise alone should leave it in 19 times of 20."""
     held = []
     for measured in machine.measurements.values():
-        base, again = case_named(measured, measured["ratios_to"]), case_named(measured, measured["null"])
-        if base and again and len(base["seconds"]) == len(again["seconds"]):
-            found = ratio(again["seconds"], base["seconds"])
+        found = measured.ratio(measured.null)
+        if found is not None:
             held.append(found.low <= 1 <= found.high)
     return f"1 is in {sum(held)} of {plural(len(held), 'interval')}" if held else "not measured"
 

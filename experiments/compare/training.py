@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 
 from xent.experiments.bench.estimate import Estimate, estimate
 from xent.experiments.compare import drawing
-from xent.experiments.compare.formats import plural, with_unit
 from xent.experiments.compare.joining import Joined, Row
 from xent.experiments.compare.part import Part, Table
-from xent.experiments.compare.reading import Machine, own_case
-from xent.experiments.compare.speed import Crossing, Line, crossing, line, per_unit
+from xent.experiments.compare.reading import Machine
+from xent.experiments.compare.speed import Crossing, Line, crossing, line
+from xent.experiments.formats import plural, with_unit
 
 STEPS = (1, 10**7)
 """What the picture of crossing lines shows."""
@@ -29,10 +29,10 @@ def rates(rows: Sequence[Row]) -> dict[str, dict[str, list[tuple[int, Estimate]]
     found: dict[str, dict[str, list[tuple[int, Estimate]]]] = {}
     for row in rows:
         for label, measured in row.on.items():
-            own, batch = own_case(measured), measured["of"].get("batch")
-            if own is not None and measured["unit"] == "step" and isinstance(batch, int) and batch > 0:
-                examples = estimate([batch / seconds for seconds in per_unit(own)])
-                experiment = str(measured["of"].get("experiment", "training"))
+            own, batch = measured.own, measured.of.get("batch")
+            if own is not None and measured.unit == "step" and isinstance(batch, int) and batch > 0:
+                examples = estimate([batch / seconds for seconds in own.per_unit])
+                experiment = str(measured.of.get("experiment", "training"))
                 found.setdefault(experiment, {}).setdefault(label, []).append((batch, examples))
     several = {name: {label: sorted(at) for label, at in on.items()} for name, on in found.items()}
     return {name: on for name, on in several.items() if len({batch for at in on.values() for batch, _ in at}) > 1}
@@ -93,7 +93,7 @@ def _rate_line(axes: Axes, at: Sequence[tuple[int, Estimate]], number: int) -> N
 
 def lines_of(row: Row) -> dict[str, Line]:
     """What training takes on each machine that says how long it compiled."""
-    own = {label: own_case(measured) for label, measured in row.on.items()}
+    own = {label: measured.own for label, measured in row.on.items()}
     return {label: found for label, case in own.items() if case is not None and (found := line(case)) is not None}
 
 

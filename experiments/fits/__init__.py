@@ -14,6 +14,7 @@ The exit code is 0 if it fits, with --sweep on some mesh; 1 if it does not; 2 if
 
 import difflib
 import importlib
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from xent.experiments.fits.report import in_a_word, mesh_in_words, reasons, tabl
 from xent.experiments.fits.sweep import meshes, ranked, sweep
 from xent.experiments.fits.verdict import Verdict, judge, judge_or_refuse
 from xent.experiments.flags import parse, parse_known
-from xent.train.chips import Chips, chips_of
+from xent.train.chips import Chips, chips_of, device_count
 from xent.train.errors import UsageError, require
 from xent.train.interrupt import end
 from xent.train.progress import make_console, say
@@ -79,13 +80,18 @@ def main(arguments: Sequence[str]) -> None:
     refuse(request.out)
     module = importlib.import_module(STEPS[name])
     jax.config.update("jax_platforms", "cpu")  # otherwise JAX looks for the chips themselves
-    chips = chips_of(request.topology)
-    axes = parse_mesh(request.mesh or f"data={len(chips.devices)}")
+    devices = device_count(request.topology)
+    mesh = request.mesh or f"data={devices}"
+    axes = parse_mesh(mesh)
+    whole = f"of {devices} devices, as {request.topology} has, and not of {math.prod(axes.values())}"
+    require("--mesh", mesh, math.prod(axes.values()) == devices, whole)
     batch = [] if request.batch is None else [f"--batch-size={request.batch}"]
-    first = ",".join(f"{axis}={size}" for axis, size in axes.items())
-    config = parse(module.Config, [*flags, *batch, f"--mesh={first}"], prog=f"xent {name}")
+    config = parse(module.Config, [*flags, *batch, f"--mesh={mesh}"], prog=f"xent {name}")
+    if not request.sweep:
+        shares = f"a multiple of {axes['data']}, the devices of --mesh {mesh} that batches are split over"
+        require("--batch", config.batch_size, config.batch_size % axes["data"] == 0, shares)
+    chips = chips_of(request.topology)
     use_device(replace(config.run.device, platform="cpu"))
-    make_mesh(axes, chips.devices)
     console = make_console()
     say(console, "chips", f"{len(chips.devices)} x {chips.name} ({request.topology})")
     _compile(name, request, config, chips, axes, module.prepare(config, console), console)

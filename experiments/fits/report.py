@@ -1,16 +1,15 @@
 """What a verdict is for people (labelled lines, a table of a sweep) and for machines (one JSON file)."""
 
 import dataclasses
-import os
-import platform
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from xent.experiments.bench.record import software
 from xent.experiments.fits.verdict import Verdict
-from xent.experiments.versions import commit, versions
+from xent.experiments.formats import size
 from xent.train.chips import GPUS, Chips
 from xent.train.progress import say
 
@@ -20,25 +19,14 @@ PREALLOCATED = 0.75
 """Of a GPU's memory, what JAX takes unless it is told otherwise: https://docs.jax.dev/en/latest/gpu_memory_allocation.html"""
 
 
-def bytes_in_words(count: float | None) -> str:
-    """1.5 GiB, as chips' memories are told.
-
-    Example:
-      >>> bytes_in_words(1.5 * 2**30), bytes_in_words(2**20), bytes_in_words(None)
-      ('1.50 GiB', '1.00 MiB', 'unknown')
-    """
-    if count is None:
-        return "unknown"
-    unit, size = next((u, s) for u, s in _UNITS if count >= s or s == 1)
-    return f"{count / size:.2f} {unit}" if size > 1 else f"{count:.0f} B"
-
-
-_UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10), ("B", 1))
+def _bytes(count: float) -> str:
+    """To the digits in which makers tell memories, 15.75 GiB."""
+    return size(count, digits=4)
 
 
 def mesh_in_words(verdict: Verdict) -> str:
     """As --mesh takes it."""
-    return ",".join(f"{axis}={size}" for axis, size in verdict.mesh.items())
+    return ",".join(f"{axis}={count}" for axis, count in verdict.mesh.items())
 
 
 def tell(console: Console, verdict: Verdict, chips: Chips, config: Any) -> None:
@@ -51,7 +39,7 @@ def tell(console: Console, verdict: Verdict, chips: Chips, config: Any) -> None:
         say(console, "try", advice(config))
     for number, total in enumerate(verdict.collectives):
         where = f"{total.kind:<19}{total.times:>6} times ({total.instructions} instructions)"
-        say(console, "sends" if number == 0 else "", f"{where:<50}{bytes_in_words(total.received):>12} a chip")
+        say(console, "sends" if number == 0 else "", f"{where:<50}{_bytes(total.received):>12} a chip")
     if verdict.fits and not verdict.collectives:
         say(console, "sends", "nothing")
     say(console, "compiled", f"in {verdict.seconds:.1f} s")
@@ -60,9 +48,9 @@ def tell(console: Console, verdict: Verdict, chips: Chips, config: Any) -> None:
 def _memory(verdict: Verdict, chips: Chips) -> str:
     peak, limit = verdict.peak, chips.memory
     if peak is None:
-        return f"more than the {bytes_in_words(limit)} of a chip"
-    share = f", {_percent(peak / limit)} of {bytes_in_words(limit)}" if limit else ""
-    return f"{bytes_in_words(peak)} a chip {'at least' if verdict.refused else 'at the peak'}{share}"
+        return f"more than the {_bytes(limit) if limit else 'memory'} of a chip"
+    share = f", {_percent(peak / limit)} of {_bytes(limit)}" if limit else ""
+    return f"{_bytes(peak)} a chip {'at least' if verdict.refused else 'at the peak'}{share}"
 
 
 def _percent(share: float) -> str:
@@ -99,8 +87,8 @@ def table(verdicts: Sequence[Verdict], chips: Chips) -> Table:
     result.add_column("", no_wrap=True)
     for one in verdicts:
         share = _percent(one.peak / chips.memory) if one.peak is not None and chips.memory else "-"
-        received = bytes_in_words(one.received) if one.fits else "-"
-        peak = bytes_in_words(one.peak) if one.peak is not None else "-"
+        received = _bytes(one.received) if one.fits else "-"
+        peak = _bytes(one.peak) if one.peak is not None else "-"
         result.add_row(mesh_in_words(one), peak, share, received, f"{one.seconds:.1f}", in_a_word(one))
     return result
 
@@ -154,11 +142,5 @@ def to_record(
             }
             for one in verdicts
         ],
-        "environment": {
-            "versions": versions("libtpu", "jax-cuda13-pjrt"),
-            "python": platform.python_version(),
-            "system": platform.platform(),
-            "xla_flags": os.environ.get("XLA_FLAGS", ""),
-            "commit": commit(),
-        },
+        "environment": software("libtpu", "jax-cuda13-pjrt"),
     }

@@ -221,4 +221,4 @@ def test_torch_asked_for_by_name_and_not_here_is_one_line(xent, monkeypatch):
     monkeypatch.setattr("xent.experiments.__main__._NEEDED", ())
     outcome = xent(*TINY["losses"], "--against=torch")
     assert outcome.code == 2
-    assert outcome.err == "xent: --against torch: PyTorch is not installed; take --against optax\n"
+    assert outcome.err == "xent: --against torch: PyTorch is not installed (pip install torch): take --against optax\n"

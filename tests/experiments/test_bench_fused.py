@@ -2,6 +2,9 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
+import optax
 import pytest
 
 from xent.experiments.bench import fused
@@ -28,6 +31,20 @@ def test_it_measures_time_and_memory_beside_optax(xent, tmp_path):
         assert product["compile"]["flops"] == pytest.approx(2 * 512 * 8 * 2000, rel=0.1)
         assert ours["compile"]["flops"] == pytest.approx(theirs["compile"]["flops"], rel=0.5)  # in all of its chunks
         assert cell["of"]["what"] in outcome.out
+
+
+def test_no_product_of_what_is_timed_is_left_out_by_the_compiler():
+    """Nine make a Hessian product; were two of them the same, it would do fewer, and their count would say too much."""
+    head = fused.Head(64, 128, 512)
+    shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((64, 128), (128, 512)) * 2]
+
+    def loss(hidden, kernel):
+        return optax.softmax_cross_entropy_with_integer_labels(hidden @ kernel, jnp.arange(64)).mean()
+
+    compiled = jax.jit(fused.program(loss, "hessian product")).lower(*shapes).compile()
+    assert compiled.cost_analysis()["flops"] == pytest.approx(9 * 2 * 64 * 128 * 512, rel=0.1)
+    first, *_ = fused.make_cases(fused.Config(), head, "hessian product")
+    assert first.build().compile.moved >= 2 * 2 * 4 * (64 * 128 + 128 * 512)  # both directions in, and both results out
 
 
 def test_the_second_head_is_that_whose_kernel_is_as_large_as_its_logits():

@@ -108,6 +108,11 @@ def test_what_is_wrong_inside_a_file_is_named(files, tmp_path, capsys):
         record["measurements"][3]["cases"][1]["seconds"][0] = 0.0
 
     assert "its clock was too coarse" in refused([files[0], changed(files[1], tmp_path, set_zero)], capsys)
+
+    def drop_sample(record):
+        record["measurements"][3]["cases"][1]["seconds"].pop()
+
+    assert "as many samples" in refused([files[0], changed(files[1], tmp_path, drop_sample)], capsys)
     twice = changed(files[1], tmp_path, lambda record: record["measurements"].append(record["measurements"][0]))
     assert "of losses twice" in refused([files[0], twice], capsys)
 
@@ -194,8 +199,8 @@ def test_measurements_are_joined_by_name_and_none_is_dropped(files):
     row = next(row for row in joined.rows if row.key == ("train", "digits, batch 64"))
     h200, v5e = compare(row)
     medians = [
-        statistics.median(second / case["units"] for second in case["seconds"])
-        for case in (row.on[label]["cases"][0] for label in ("cpu", "h200", "v5e"))
+        statistics.median(second / case.units for second in case.seconds)
+        for case in (row.on[label].cases[0] for label in ("cpu", "h200", "v5e"))
     ]
     assert h200.found.median == pytest.approx(medians[0] / medians[1])
     assert v5e.found.median == pytest.approx(medians[0] / medians[2])
@@ -255,7 +260,7 @@ def test_rooflines_hold_what_was_simulated(files):
         assert roof.flops["bfloat16, default"] == pytest.approx(bfloat16, rel=0.15)
         assert roof.bandwidth == pytest.approx(bandwidth / 1.4, rel=0.15)
         found = points(machine)
-        assert len(found) == sum(m["benchmark"] != "peaks" for m in machine.measurements.values())
+        assert len(found) == sum(m.benchmark != "peaks" for m in machine.measurements.values())
         assert max(point.achieved for point in found) < 1.2 * bfloat16
 
 

@@ -19,7 +19,7 @@ from xent.experiments.fits.outline import compile_step
 from xent.experiments.flags import RunConfig
 from xent.experiments.language_model import Config, chunk_size
 from xent.losses import mean, softmax_cross_entropy_with_integer_labels
-from xent.train.chips import devices_of
+from xent.train.chips import device_count, devices_of
 from xent.train.collectives import collectives, count
 from xent.train.compiled import compile_for, holds, peak_memory
 from xent.train.errors import UsageError
@@ -121,6 +121,12 @@ def test_256_h200_train_fully_sharded():
 
 
 @TPU
+@pytest.mark.parametrize("name", ["v5e:4x4", "v6e:2x2", "v5p:2x2x2", "tpu7x:2x2x1"])
+def test_devices_are_counted_without_a_compiler_as_the_compiler_counts_them(name):
+    assert device_count(name) == len(devices_of(name))
+
+
+@TPU
 @pytest.mark.parametrize("name", ["v5e:3x", "v5e:32x32"])
 def test_chips_that_do_not_lie_so_are_one_line(name):
     with pytest.raises(UsageError, match=f"^--topology {name} .*: must be like v5e:16x16, or h100 or h200") as refusal:
@@ -168,7 +174,7 @@ def test_the_command_says_how_much_of_how_much_a_refused_step_wanted(xent):
 def test_the_command_compares_with_a_gpus_memory_and_mentions_what_jax_takes(xent):
     outcome = xent("fits", "digits", "--topology", "h200:1x1x2")
     assert outcome.code == 0, outcome.err
-    assert "of 141.00 GiB" in outcome.out
+    assert "of 141.0 GiB" in outcome.out
     assert "all-reduce" in outcome.out
     wide = xent("fits", "digits", "--topology", "h200:1x1x1", "--hidden=62000000", "--batch=8")
     assert wide.code == 0, wide.err

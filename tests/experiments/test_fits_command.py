@@ -25,6 +25,7 @@ def memory(monkeypatch):
     """`memory(bytes)`: the only chip there is has so much."""
 
     def have(size):
+        monkeypatch.setattr(fits, "device_count", lambda name: 1)
         monkeypatch.setattr(fits, "chips_of", lambda name: Chips("a chip", jax.local_devices()[:1], size))
 
     return have
@@ -91,7 +92,6 @@ def test_a_mistake_is_one_line_and_exit_code_2(xent, arguments, message):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--mesh", "data=3"], "--mesh data=3,model=1 is of 3 devices"),
         (["--unit", "3"], "Unrecognized options: --unit, 3 (did you mean --units?); xent language_model --help"),
         (["--batch", "x"], "--batch: x is no INT"),
     ],
@@ -99,6 +99,25 @@ def test_a_mistake_is_one_line_and_exit_code_2(xent, arguments, message):
 def test_so_is_one_about_the_experiment(xent, memory, more, message):
     memory(2**30)
     outcome = xent("fits", *SMALL, *more)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert message in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--mesh", "data=3,model=8"],
+            "--mesh data=3,model=8: must be of 256 devices, as v5e:16x16 has, and not",
+        ),
+        (["--mesh", "data=32,model=8", "--batch=100"], "--batch 100: must be a multiple of 32, the devices of --mesh"),
+        (["--batch=100"], "--batch 100: must be a multiple of 256, the devices of --mesh data=256 that"),
+    ],
+)
+def test_a_mesh_that_does_not_divide_needs_no_compiler_to_be_refused(xent, monkeypatch, flags, message):
+    """Wherever one is installed, it is not asked for."""
+    monkeypatch.setattr(fits, "chips_of", lambda name: pytest.fail("the compiler was asked for"))
+    outcome = xent("fits", "language_model", "--topology", "v5e:16x16", *flags)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert message in outcome.err
 

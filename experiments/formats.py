@@ -8,8 +8,8 @@ _PREFIXES = {1e-9: "n", 1e-6: "µ", 1e-3: "m", 1.0: "", 1e3: "k", 1e6: "M", 1e9:
 _BINARY = {1: "B", 2**10: "KiB", 2**20: "MiB", 2**30: "GiB", 2**40: "TiB"}
 
 
-def number(value: float) -> str:
-    """Write three significant digits, and all those before the point.
+def number(value: float, digits: int = 3) -> str:
+    """Write so many significant digits, and all those before the point.
 
     Example:
       >>> [number(value) for value in (0.01234, 4.2, 1234.5, 0, float("inf"))]
@@ -17,8 +17,8 @@ def number(value: float) -> str:
     """
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    after = 2 - math.floor(math.log10(abs(value)) + 1e-9)
-    return f"{value:.2e}" if after > 6 else f"{value:,.{max(after, 0)}f}"
+    after = digits - 1 - math.floor(math.log10(abs(value)) + 1e-9)
+    return f"{value:.{digits - 1}e}" if after > 6 else f"{value:,.{max(after, 0)}f}"
 
 
 def with_unit(value: float, unit: str) -> str:
@@ -33,15 +33,15 @@ def with_unit(value: float, unit: str) -> str:
     return f"{number(value / scale)} {_PREFIXES[scale]}{unit}"
 
 
-def size(value: float) -> str:
+def size(value: float, digits: int = 3) -> str:
     """Write a number of bytes.
 
     Example:
-      >>> size(3 * 2**20), size(0)
-      ('3.00 MiB', '0 B')
+      >>> size(3 * 2**20), size(15.75 * 2**30, digits=4), size(0)
+      ('3.00 MiB', '15.75 GiB', '0 B')
     """
     scale = max((scale for scale in _BINARY if scale <= value), default=1)
-    return f"{number(value / scale) if scale > 1 else f'{value:.0f}'} {_BINARY[scale]}"
+    return f"{number(value / scale, digits) if scale > 1 else f'{value:.0f}'} {_BINARY[scale]}"
 
 
 def times(found: Estimate) -> tuple[str, str]:
