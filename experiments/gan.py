@@ -171,7 +171,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
             evaluate=evaluate, folder=folder, flags=identity(config), console=console,
             saving=Saving(config.run.save_every, config.run.keep),
         )  # fmt: skip
-        return finish(game, state, judge(), images, config.run.seed, folder)
+        return finish(game, state, judge(), images, folder)
 
     return train_one
 

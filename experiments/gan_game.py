@@ -24,7 +24,8 @@ DISCRIMINATOR, GENERATOR, AVERAGE, SAMPLES = "discriminator", "generator", "aver
 PLAYERS = (DISCRIMINATOR, GENERATOR)
 COLUMNS = 12
 """Noise vectors whose samples are kept over time."""
-_OF_THE_FIXED_NOISE = np.uint32(2**32 - 1)  # no step has this number
+FIXED, JUDGED, NOTHING = (np.uint32(2**32 - i) for i in (1, 2, 3))
+"""Numbers of draws beside those of steps, which are less: of samples over time, of the judged, of pixels at random."""
 
 GENERATOR_LOSSES: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "minimax": losses.minimax_generator_loss,
@@ -166,9 +167,14 @@ def _taken(game: Game, params: Any, key: jax.Array, done: jax.Array) -> jax.Arra
     )
 
 
+def noise_of(game: Game, key: jax.Array, draw: np.uint32, count: int) -> jax.Array:
+    """What `count` images are made of, `[count, latent]`; `draw` tells it from all else that comes of a run's key."""
+    return jax.random.normal(jax.random.fold_in(key, draw), (count, game.latent))
+
+
 def fixed_noise(game: Game, key: jax.Array) -> jax.Array:
     """The noise `[COLUMNS, latent]` that samples over time are made of, the same at every moment of a run."""
-    return jax.random.normal(jax.random.fold_in(key, _OF_THE_FIXED_NOISE), (COLUMNS, game.latent))
+    return noise_of(game, key, FIXED, COLUMNS)
 
 
 def sample(game: Game, params: Any, noise: jax.Array) -> jax.Array:

@@ -106,22 +106,25 @@ def _make_tell(logits: Apply, features: Apply, params: Any) -> Tell:
     return tell
 
 
-def shares_of(judge: Judge, images: np.ndarray) -> np.ndarray:
-    """The share `[classes]` of images that the judge takes for each class."""
-    taken = judge.tell(images)[1].argmax(-1)
-    return np.bincount(taken, minlength=len(judge.shares)) / len(taken)
+def shares_of(probabilities: np.ndarray) -> np.ndarray:
+    """The share `[classes]` of images that are taken for each class, of the probabilities `[examples, classes]`."""
+    return np.bincount(probabilities.argmax(-1), minlength=probabilities.shape[-1]) / len(probabilities)
 
 
-def score(judge: Judge, images: np.ndarray) -> dict[str, float]:
-    """Score images `[examples, h, w, c]` from -1 to 1, as many as are held out or more.
+def score(judge: Judge, features: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Score images by what the judge tells of them, as many as are held out or more.
+
+    Args:
+      judge: who told.
+      features: float `[examples, features]`.
+      probabilities: float `[examples, classes]`.
 
     Returns:
       `Frechet distance`: of the first of them, as many as are held out, from the training images. `confidence`: the
       mean probability of the class that an image is taken for. `rarest class` and `commonest class`: of all classes'
       shares, each divided by its share of the training images, the smallest and the largest; 1 would be balance.
     """
-    features, probabilities = judge.tell(images)
-    ratios = shares_of(judge, images) / judge.shares
+    ratios = shares_of(probabilities) / judge.shares
     return {
         "Frechet distance": frechet_distance(features[: judge.held_out], judge.features),
         "confidence": float(probabilities.max(-1).mean(dtype=np.float64)),

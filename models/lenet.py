@@ -108,9 +108,13 @@ def lenet_features(key: jax.Array, *, inputs: Sequence[int], dtype: DTypeLike = 
       ValueError: if an image is too small for two convolutions and two subsamplings.
 
     Example:
-      >>> apply, params = lenet_features(jax.random.key(0), inputs=(32, 32, 1))
-      >>> apply(params, jnp.zeros((2, 32, 32, 1))).shape, sum(leaf.size for leaf in jax.tree.leaves(params))
-      ((2, 84), 60000)
+      >>> from functools import partial
+      >>> from xent.models.functional import outline
+      >>> apply, shapes = outline(partial(lenet_features, inputs=(32, 32, 1)))  # without computing the weights
+      >>> jax.eval_shape(apply, shapes, jnp.zeros((2, 32, 32, 1))).shape
+      (2, 84)
+      >>> sum(leaf.size for leaf in jax.tree.leaves(shapes))
+      60000
 
     Source: LeCun, Bottou, Bengio and Haffner 1998, section II.B, https://doi.org/10.1109/5.726791
     """
@@ -137,11 +141,11 @@ def lenet(key: jax.Array, *, inputs: Sequence[int], outputs: int, dtype: DTypeLi
 
     Example:
       >>> from xent.models.functional import outline
-      >>> apply, params = lenet(jax.random.key(0), inputs=(28, 28, 1), outputs=10)
-      >>> apply(params, jnp.zeros((2, 28, 28, 1))).shape
+      >>> apply, shapes = outline(lambda key: lenet(key, inputs=(28, 28, 1), outputs=10))
+      >>> jax.eval_shape(apply, shapes, jnp.zeros((2, 28, 28, 1))).shape
       (2, 10)
       >>> features = outline(lambda key: lenet_features(key, inputs=(28, 28, 1))).apply
-      >>> features(params["features"], jnp.zeros((2, 28, 28, 1))).shape
+      >>> jax.eval_shape(features, shapes["features"], jnp.zeros((2, 28, 28, 1))).shape
       (2, 84)
 
     Source: LeCun, Bottou, Bengio and Haffner 1998, section II.B, https://doi.org/10.1109/5.726791

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from xent.models.dense import DenseLayers
 from xent.models.functional import Model, functional
 
 Depth = Literal[11, 13, 16, 19]
@@ -20,16 +21,6 @@ _CONVOLUTIONS: dict[int, tuple[int, ...]] = {
 }
 _MAPS = (64, 128, 256, 512, 512)
 _DENSE = 4096
-
-
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Zero each value with probability `rate` and scale the others up; without a key, nothing.
-
-    Source: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html
-    """
-    if key is None or rate == 0:
-        return x
-    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
 
 
 def _halve(x: jax.Array) -> jax.Array:
@@ -48,7 +39,7 @@ class _VGG(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:  # fmt: skip
         he = nnx.initializers.he_normal()
-        self.rate, self.dtype = rate, dtype
+        self.dtype = dtype
         groups: dict[str, nnx.Dict[nnx.Conv]] = {}
         before, (height, across, _) = inputs[2], inputs
         for i, (count, maps) in enumerate(zip(_CONVOLUTIONS[depth], _MAPS, strict=True)):
@@ -61,21 +52,15 @@ class _VGG(nnx.Module):
             height, across = -(-height // 2), -(-across // 2)
         self.groups = nnx.Dict(groups)
         units = max(1, round(_DENSE * width))
-        self.dense1 = nnx.Linear(height * across * before, units, dtype=dtype, kernel_init=he, rngs=rngs)
-        self.dense2 = nnx.Linear(units, units, dtype=dtype, kernel_init=he, rngs=rngs)
-        self.output = nnx.Linear(units, outputs, dtype=dtype, rngs=rngs)
+        self.dense = DenseLayers(height * across * before, units, outputs, rate, dtype, rngs)
 
     def __call__(self, inputs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        first, second = (None, None) if key is None else jax.random.split(key)
         x = inputs.astype(self.dtype)
         for group in self.groups.values():
             for convolution in group.values():
                 x = nnx.relu(convolution(x))
             x = _halve(x)
-        x = x.reshape(x.shape[0], -1)
-        x = dropout(nnx.relu(self.dense1(x)), self.rate, first)
-        x = dropout(nnx.relu(self.dense2(x)), self.rate, second)
-        return self.output(x)
+        return self.dense(x, key)
 
 
 def vgg(
@@ -108,9 +93,11 @@ def vgg(
       ValueError: for another depth, or a width that is not above 0.
 
     Example:
-      >>> apply, params = vgg(jax.random.key(0), inputs=(32, 32, 1), outputs=10, depth=11, width=1 / 16)
-      >>> apply(params, jnp.zeros((2, 32, 32, 1))).shape
-      (2, 10)
+      >>> from functools import partial
+      >>> from xent.models.functional import outline
+      >>> apply, shapes = outline(partial(vgg, inputs=(224, 224, 3), outputs=1000))  # without computing the weights
+      >>> jax.eval_shape(apply, shapes, jnp.zeros((2, 224, 224, 3))).shape
+      (2, 1000)
 
     Source: Simonyan and Zisserman 2014, table 1, https://arxiv.org/abs/1409.1556; He et al. 2015,
       https://arxiv.org/abs/1502.01852

@@ -160,7 +160,7 @@ def test_the_distance_is_the_papers():
 def test_the_scores_count_classes_beside_the_data():
     probabilities = np.eye(3)[[0, 0, 0, 1]]
     judge = gan_judge.Judge(lambda images: (images, probabilities), np.eye(4), np.array([0.5, 0.25, 0.25]), 4)
-    scores = gan_judge.score(judge, np.eye(4))
+    scores = gan_judge.score(judge, *judge.tell(np.eye(4)))
     expected = {"Frechet distance": 0.0, "confidence": 1.0, "rarest class": 0.0, "commonest class": 1.5}
     assert scores == pytest.approx(expected, abs=1e-6)
 
@@ -176,7 +176,7 @@ def test_the_judge_knows_real_images_and_does_not_know_noise(monkeypatch):
     assert features.shape == (len(images.test.label), FEATURES)
     assert (probabilities.argmax(-1) == images.test.label).mean() > 0.85
     noise = np.random.default_rng(0).uniform(-1, 1, images.test.image.shape).astype(np.float32)
-    real, random = (gan_judge.score(judge, each) for each in (gan_judge.to_range(images.test.image), noise))
+    real, random = (gan_judge.score(judge, *told) for told in ((features, probabilities), judge.tell(noise)))
     assert 5 * real["Frechet distance"] < random["Frechet distance"]
     assert real["confidence"] > random["confidence"]
     assert real["commonest class"] < 1.3

@@ -1,5 +1,7 @@
 """LeNet-5 has the paper's layers and counts, and its features are those its logits are made of."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,7 @@ PUBLISHED = {"c1": 156, "s2": 12, "c3": 1516, "s4": 32, "c5": 48120, "f6": 10164
 
 
 def test_each_layer_has_the_parameters_that_the_paper_counts():
-    _, params = lenet_features(jax.random.key(0), inputs=(32, 32, 1))
+    params = outline(partial(lenet_features, inputs=(32, 32, 1))).params
     counts = {name: sum(leaf.size for leaf in jax.tree.leaves(layer)) for name, layer in params.items()}
     assert counts == PUBLISHED
     assert sum(counts.values()) == 60_000
@@ -53,21 +55,19 @@ def by_hand(params, image):
     return x
 
 
-def test_it_computes_the_papers_layers():
-    apply, params = lenet_features(jax.random.key(0), inputs=(32, 32, 1))
-    leaves, tree = jax.tree.flatten(params)
-    numbers = np.random.default_rng(0)
-    params = tree.unflatten([leaf + 0.1 * numbers.normal(size=leaf.shape).astype(np.float32) for leaf in leaves])
+def test_it_computes_the_papers_layers(drawn):
+    apply, params = drawn(partial(lenet_features, inputs=(32, 32, 1)))
+    numbers = np.random.default_rng(1)
     image = numbers.normal(size=(32, 32, 1)).astype(np.float32)
     expected = by_hand(jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params), image)
     np.testing.assert_allclose(apply(params, image[None])[0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_logits_are_a_linear_map_of_the_features():
+def test_logits_are_a_linear_map_of_the_features(drawn):
     shape = (28, 20, 3)
-    apply, params = lenet(jax.random.key(1), inputs=shape, outputs=7)
-    features = outline(lambda key: lenet_features(key, inputs=shape)).apply
-    images = jax.random.normal(jax.random.key(2), (4, *shape))
+    apply, params = drawn(partial(lenet, inputs=shape, outputs=7))
+    features = jax.jit(outline(partial(lenet_features, inputs=shape)).apply)
+    images = np.random.default_rng(2).normal(size=(4, *shape)).astype(np.float32)
     output = params["output"]
     found = features(params["features"], images) @ output["kernel"] + output["bias"][None]
     np.testing.assert_allclose(found, apply(params, images), rtol=1e-5, atol=1e-6)
@@ -75,9 +75,9 @@ def test_logits_are_a_linear_map_of_the_features():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_it_computes_in_the_dtype_asked_for_and_keeps_its_parameters_in_float32(dtype):
-    apply, params = lenet(jax.random.key(0), inputs=(16, 16, 1), outputs=3, dtype=dtype)
+    apply, params = outline(partial(lenet, inputs=(16, 16, 1), outputs=3, dtype=dtype))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-    assert apply(params, jnp.ones((1, 16, 16, 1), dtype)).dtype == dtype
+    assert jax.eval_shape(apply, params, jnp.ones((1, 16, 16, 1), dtype)).dtype == dtype
 
 
 @pytest.mark.parametrize("shape", [(15, 28, 1), (28, 28)])
