@@ -134,7 +134,7 @@ def staged(function: jax.stages.Wrapped, *arguments: Any, clock: Clock = time.pe
 @contextlib.contextmanager
 def _nothing_kept() -> Iterator[None]:
     """Without the cache of compiled programs; JAX looks at its switch only after a reset."""
-    switch = jax.config.jax_enable_compilation_cache
+    switch = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
     try:
