@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero, zero_from_primal
+from jax.typing import ArrayLike
 
-from xent.losses import _shards
+from xent.losses import _shards, _wide
 from xent.losses._shards import AxisName
 
 
@@ -47,7 +48,7 @@ class Tokens(NamedTuple):
 
 def losses_of(plan: Plan, head: Head, tokens: Tokens) -> tuple[jax.Array, Any]:
     """Each token's weighted loss, [tokens], and the report. Its derivatives compute the logits again."""
-    wide = jax.tree.map(_wide, head)
+    wide = jax.tree.map(_widened, head)
 
     @partial(jax.checkpoint, prevent_cse=False)
     def chunk(piece: Tokens) -> tuple[jax.Array, Any]:
@@ -111,7 +112,7 @@ def _with_gradients(plan: Plan, head: Head, tokens: Tokens, by_head: Head, by_to
             report = plan.report(arguments[0], losses, *piece.targets)
             return jnp.sum(_weighted(piece, losses)) / shards, (losses, report)
 
-        arguments = (logits_of(plan.transposed, head, hidden), *piece.targets, *map(_wide, head.constants))
+        arguments = (logits_of(plan.transposed, head, hidden), *piece.targets, *map(_widened, head.constants))
         for place in places:
             _check_varies(arguments[place], _shards.axes_of_tokens((head, piece), plan.axis_name))
         (total, (losses, report)), found = jax.value_and_grad(cost, places, has_aux=True)(*arguments)
@@ -119,15 +120,15 @@ def _with_gradients(plan: Plan, head: Head, tokens: Tokens, by_head: Head, by_to
         for place, slope in zip(places, found, strict=True):
             slopes[place] = slope
         # The products take the dtype of what they multiply, as those of a dense head do, and add up in float32.
-        slope = slopes[0].astype(hidden.dtype)
+        slope, scale = _in_range(slopes[0], hidden.dtype)
         of_kernel, of_hidden = ("nv,nd->vd", "nv,vd->nd") if plan.transposed else ("nv,nd->dv", "nv,dv->nd")
         of_head = Head(
-            _product(of_kernel, slope, hidden) if by_head.kernel else None,
+            _product(of_kernel, slope, hidden) * scale if by_head.kernel else None,
             slopes[0].sum(0) if by_head.bias else None,
             tuple(slopes[1 + targets :]),
         )
         of_tokens = Tokens(
-            _product(of_hidden, slope, head.kernel) if by_tokens.hidden else None,
+            _product(of_hidden, slope, head.kernel) * scale if by_tokens.hidden else None,
             jnp.where(_counted(piece, losses), losses, 0) / shards if by_tokens.weights else None,
             None,
             tuple(slopes[1 : 1 + targets]),
@@ -154,14 +155,27 @@ def _check_varies(argument: jax.Array, axes: frozenset[str]) -> None:
         )
 
 
-def _wide(array: jax.Array) -> jax.Array:
+def _widened(array: jax.Array) -> jax.Array:
     """In at least float32, to add up what the chunks find and round once."""
     floating = jnp.issubdtype(array.dtype, jnp.floating)
     return array.astype(jnp.promote_types(array.dtype, jnp.float32)) if floating else array
 
 
+def _in_range(slope: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, ArrayLike]:
+    """Rounded to `dtype`, and what to multiply by: a power of two, where the dtype has not the range of a float32.
+
+    A float16 would lose what weights of 1e-6 make of a slope, and have none for what weights of 1e6 do.
+    """
+    if jnp.finfo(dtype).maxexp >= jnp.finfo(slope.dtype).maxexp:
+        return slope.astype(dtype), 1
+    size = lax.stop_gradient(jnp.abs(slope).max())
+    normal = (size >= jnp.finfo(size.dtype).tiny) & jnp.isfinite(size)
+    exponent = jnp.where(normal, _wide.exponent_of(jnp.where(normal, size, 1)), 0)
+    return (slope * _wide.power_of_two(-exponent)).astype(dtype), _wide.power_of_two(exponent)
+
+
 def _as_given(wide: Any, given: Any) -> Any:
-    """In the dtypes that were given, what `_wide` made of it: derivatives by it are then added up in float32."""
+    """In the dtypes that were given, what `_widened` made of it: derivatives by it are then added up in float32."""
     return jax.tree.map(lambda array, like: array.astype(like.dtype), wide, given)
 
 

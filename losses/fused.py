@@ -95,9 +95,12 @@ def fused_linear(loss: Callable[..., jax.Array]) -> Fused:
         must take it. Kernel and bias are then a shard's part, and the gradient of hidden states is whole. Tokens may be
         split over other axes; the mean is then a shard's, and the sum its part of all shards' sum.
 
-      The result is in nats if the loss is, float32 (float64 for float64 arguments). Over nothing it is 0 with zero
-      gradients. For bfloat16 and float16 the logits, and all sums, are float32, and the logits' gradient is rounded
-      once before its products, as that of a dense head is. Any chunk size gives the same to the rounding of the sums.
+      The result is in nats if the loss is, float32; float64 if, under `jax_enable_x64`, hidden states or kernel are.
+      Over nothing (no token, none that counts, or all weights 0) the mean and the sum are 0 with zero gradients. Hidden
+      states and kernel may have different dtypes: each gradient has the dtype of what it is of. For bfloat16 and
+      float16 the logits, and all sums, are float32, and the logits' gradient is rounded once, to the dtype of the
+      hidden states, before its products, as that of a dense head is; for float16, in units of its largest number.
+      Any chunk size gives the same to the rounding of the sums.
       Call it under `jax.jit`: each eager call compiles its loops anew.
 
     Raises:

@@ -65,6 +65,24 @@ def test_half_precision_is_added_up_over_chunks_in_float32_and_rounded_once(redu
         np.testing.assert_allclose(rounded.astype(jnp.float32), exact, atol=2**-8 * jnp.abs(exact).max())
 
 
+@pytest.mark.parametrize("weight", [1e-6, 1e6])
+def test_float16_has_room_for_slopes_of_any_weight(weight):
+    labels, weights = jnp.arange(16) % 7, jnp.full(16, weight)
+
+    @jax.jit
+    def gradients(hidden, kernel):
+        def loss(hidden, kernel):
+            given = dict(weights=weights, reduction="sum", chunk_size=4)
+            return linear_softmax_cross_entropy(hidden, kernel, labels, **given) / weight
+
+        return jax.grad(loss, (0, 1))(hidden, kernel)
+
+    half = HIDDEN.astype(jnp.float16), KERNEL.astype(jnp.float16)
+    exact = gradients(*(array.astype(jnp.float32) for array in half))
+    for found, expected in zip(gradients(*half), exact, strict=True):
+        np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=1e-3 * jnp.abs(expected).max())
+
+
 def test_small_arguments():
     labels = jnp.arange(16) % 7
     a = linear_softmax_cross_entropy(HIDDEN, KERNEL, labels, temperature=2, chunk_size=np.int64(4))

@@ -1,0 +1,19 @@
+"""Derivative rules that outlive a `scan`."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import jax
+
+
+@cache
+def with_rule(function: Any, static: int) -> Callable[..., Any]:
+    """A function made of ones with derivative rules of their own, whose argument number `static` is no array.
+
+    Where jax 0.10 differentiates a loop in reverse, it sorts out what in its body does not change, and forgets on the
+    way every rule: the next derivative is one of what the function is made of, where large logits overflow. (jax 0.12
+    forgets none.) What is under `jax.checkpoint` is left out of that: it is done again in the loop of the reverse, from
+    its arguments. Elsewhere the compiler makes one of both, and nothing is done twice.
+    """
+    return jax.checkpoint(function, prevent_cse=False, static_argnums=static)
