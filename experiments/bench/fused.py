@@ -10,7 +10,8 @@ ours to optax's, formed within rounds, with its interval; `null` is that of opta
 the compiled programs need beside arguments and results. What we hold ourselves to on a CPU is, of optax's time, 1.0 for
 the value, 1.1 for value and both gradients, 1.2 for a Hessian-vector product; of its memory 0.1, 0.3 (0.7 where the
 kernel's gradient is as large as the logits) and 0.35. Elsewhere it is 1.05 of its time and a quarter of its memory.
---quick takes the first head only, with an eighth of its classes.
+Those of memory are for 32768 classes and more: the logits of fewer are not what fills a machine. --quick takes
+the first head only, with an eighth of its classes.
 """
 
 import itertools
@@ -143,6 +144,10 @@ def says(config: Config) -> list[tuple[str, str]]:
     return [("data", "hidden states and kernel drawn from normal distributions, labels at random")]
 
 
+LARGE = 32768
+"""Classes from which on the bound of memory is meant."""
+
+
 def bounds(head: Head, what: What, backend: str) -> tuple[float, float]:
     """The largest shares of optax's time and of its memory that we hold ourselves to."""
     if backend != "cpu":
@@ -165,6 +170,7 @@ def table(rows: Sequence[Measured]) -> Table:
         times = [tables.shown(row.time(name, 1e3 * head.tokens), 0) for name in ("product", "optax", "ours")]
         compared = row.ratios_to == "optax"
         limits = [f"{limit:.2f}" if compared else "-" for limit in bounds(head, row.of["what"], jax.default_backend())]
+        limits[1] = limits[1] if head.classes >= LARGE else "-"
         memory = [
             case.compile.temporary if case and case.compile else None for case in map(row.case, ("optax", "ours"))
         ]
