@@ -1,6 +1,6 @@
 """Time our losses and optax's, values and gradients, from many short rows of logits to a few very long ones.
 
-    xent bench losses                                             every loss of logits and labels
+    xent bench losses                                             every loss, over an hour on two cores
     xent bench losses --loss integer soft sigmoid --rounds 5      some six minutes on two cores
     xent bench losses --loss integer --batch 2048 --classes 50257
     xent bench losses --out losses.json                           with every sample
