@@ -24,9 +24,9 @@ from rich.console import Console
 
 from xent import losses
 from xent.experiments import baselines as sklearn
-from xent.experiments import datasets
+from xent.experiments.datasets import in_memory
 from xent.experiments.device import mesh_of, require_memory
-from xent.experiments.flags import RunConfig, identity, parse
+from xent.experiments.flags import RunConfig, identity, parse, require_ranges
 from xent.experiments.launch import TrainOne, launch
 from xent.experiments.scores import Scores
 from xent.models.functional import Apply
@@ -76,15 +76,10 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        for name in ("hidden", "batch_size", "steps_per_call", "patience"):
-            value = getattr(self, name)
-            require(f"--{name.replace('_', '-')}", value, 1 <= value < 2**31, "from 1 to 2147483647")
+        require_ranges(self)
         binary = self.task == "binary"
         require("--positive", self.positive, self.positive is None or binary, "given together with --task binary")
         require("--positive", self.positive, self.positive is None or self.positive >= 0, "0 or more")
-        require("--epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
-        require("--label-smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "from 0 to below 1")
-        require("--validation", self.validation, 0 <= self.validation < 1, "from 0 to below 1")
 
 
 RULES = (
@@ -121,13 +116,7 @@ def make_loss(config: Config, apply: Apply) -> Loss:
 
 def load(config: Config, console: Console) -> data.Dataset:
     """Load the images; for the binary task, labels become 1 for the chosen class and 0 for the rest."""
-    found = data.load(
-        config.dataset,
-        data_dir=config.run.data_dir,
-        validation=config.validation,
-        builtin=datasets.register(),
-        report=lambda text: say(console, "data", text),
-    )
+    found = in_memory.load(config.dataset, console, validation=config.validation, data_dir=config.run.data_dir)
     if config.task == "binary":
         classes, positive = len(found.classes), config.positive or 0
         require("--positive", positive, positive < classes, f"one of the {classes} classes, 0 to {classes - 1}")
@@ -137,8 +126,6 @@ def load(config: Config, console: Console) -> data.Dataset:
             for split in (found.train, found.validation, found.test)
         )
         found = found._replace(classes=(f"not {name}", name), train=train, validation=validation, test=test)
-    sizes = f"{len(found.train.label)} train, {len(found.validation.label)} validation, {len(found.test.label)} test"
-    say(console, "data", f"{config.dataset}: {sizes}\n         {found.source}")
     return found
 
 

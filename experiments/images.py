@@ -27,7 +27,7 @@ from rich.console import Console
 from xent import losses
 from xent.experiments import baselines as sklearn
 from xent.experiments.device import mesh_of, require_memory
-from xent.experiments.flags import RunConfig, identity, parse
+from xent.experiments.flags import RunConfig, identity, parse, require_ranges
 from xent.experiments.images_data import Images, load
 from xent.experiments.launch import TrainOne, launch
 from xent.experiments.scores import Scores
@@ -106,21 +106,14 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        for name in ("batch_size", "steps_per_call", "patience"):
-            value = getattr(self, name)
-            require(f"--{name.replace('_', '-')}", value, 1 <= value < 2**31, "from 1 to 2147483647")
+        require_ranges(self)
         for name in ("mixup", "cutmix"):
             value = getattr(self, name)
             require(f"--{name}", value, 0 <= value < float("inf"), "0 or more")
-        for name in ("label_smoothing", "validation"):
-            value = getattr(self, name)
-            require(f"--{name.replace('_', '-')}", value, 0 <= value < 1, "from 0 to below 1")
-        require("--dropout", self.dropout, self.dropout is None or 0 <= self.dropout < 1, "from 0 to below 1")
         require("--width", self.width, 0 < self.width <= 64, "above 0, at most 64")
         require("--crop", self.crop, 0 < self.crop <= 1, "above 0, at most 1")
         require("--shift", self.shift, 0 <= self.shift < 2**10, "from 0 to 1023")
         require("--size", self.size, self.size is None or 1 <= self.size < 2**14, "from 1 to 16383")
-        require("--epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
         single = self.steps_per_call == 1
         require("--steps-per-call", self.steps_per_call, single or not self.stream, "1 together with --stream")
 
