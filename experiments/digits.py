@@ -28,6 +28,7 @@ from xent.experiments.datasets import in_memory
 from xent.experiments.device import mesh_of, require_memory
 from xent.experiments.flags import RunConfig, identity, parse, require_ranges
 from xent.experiments.launch import TrainOne, launch
+from xent.experiments.pixels import from_bytes
 from xent.experiments.scores import Scores
 from xent.models.functional import Apply
 from xent.models.mlp import mlp
@@ -90,16 +91,12 @@ RULES = (
 """On a mesh with a `model` axis, each device has some of the hidden units."""
 
 
-def pixels(batch: Batch, config: Config) -> jax.Array:
-    """Bytes to [-1, 1], in the dtype that the model computes in."""
-    return batch["image"].astype(config.run.dtype) / 127.5 - 1
-
-
 def make_loss(config: Config, apply: Apply) -> Loss:
     """Mean cross-entropy of a batch, and its metrics; labels are smoothed where there is a key, in training."""
 
     def loss(params: Any, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Metrics]:
-        logits, labels, where = apply(params, pixels(batch, config), key=key), batch["label"], batch["where"]
+        labels, where = batch["label"], batch["where"]
+        logits = apply(params, from_bytes(batch["image"], config.run.dtype), key=key)
         smoothing = 0.0 if key is None else config.label_smoothing
         if config.task == "binary":
             logits = logits[:, 0]
@@ -160,7 +157,9 @@ def prepare(config: Config, console: Console) -> TrainOne:
     call = make_call(step, source, config.patience, single=config.steps_per_call == 1, shardings=shardings)
     compiled = cache(lambda: compile_call(call, state, source, evaluate, console))  # by the first seed, for all
     test = make_evaluate(loss, images.test._asdict(), mesh)
-    predict = make_predict(lambda params, batch: apply(params, pixels(batch, config)), images.test._asdict(), mesh)
+    predict = make_predict(
+        lambda params, batch: apply(params, from_bytes(batch["image"], config.run.dtype)), images.test._asdict(), mesh
+    )
 
     def train_one(config: Config, folder: Path) -> Scores:
         state, source = start(config.run.seed)
