@@ -24,10 +24,11 @@ from rich.console import Console
 
 from xent import losses
 from xent.experiments import baselines as sklearn
-from xent.experiments import datasets
+from xent.experiments.datasets import in_memory
 from xent.experiments.device import mesh_of, require_memory
-from xent.experiments.flags import RunConfig, identity, parse
+from xent.experiments.flags import RunConfig, identity, parse, require_ranges
 from xent.experiments.launch import TrainOne, launch
+from xent.experiments.pixels import from_bytes
 from xent.experiments.scores import Scores
 from xent.models.functional import Apply
 from xent.models.mlp import mlp
@@ -76,15 +77,10 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        for name in ("hidden", "batch_size", "steps_per_call", "patience"):
-            value = getattr(self, name)
-            require(f"--{name.replace('_', '-')}", value, 1 <= value < 2**31, "from 1 to 2147483647")
+        require_ranges(self)
         binary = self.task == "binary"
         require("--positive", self.positive, self.positive is None or binary, "given together with --task binary")
         require("--positive", self.positive, self.positive is None or self.positive >= 0, "0 or more")
-        require("--epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
-        require("--label-smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "from 0 to below 1")
-        require("--validation", self.validation, 0 <= self.validation < 1, "from 0 to below 1")
 
 
 RULES = (
@@ -95,16 +91,12 @@ RULES = (
 """On a mesh with a `model` axis, each device has some of the hidden units."""
 
 
-def pixels(batch: Batch, config: Config) -> jax.Array:
-    """Bytes to [-1, 1], in the dtype that the model computes in."""
-    return batch["image"].astype(config.run.dtype) / 127.5 - 1
-
-
 def make_loss(config: Config, apply: Apply) -> Loss:
     """Mean cross-entropy of a batch, and its metrics; labels are smoothed where there is a key, in training."""
 
     def loss(params: Any, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Metrics]:
-        logits, labels, where = apply(params, pixels(batch, config), key=key), batch["label"], batch["where"]
+        labels, where = batch["label"], batch["where"]
+        logits = apply(params, from_bytes(batch["image"], config.run.dtype), key=key)
         smoothing = 0.0 if key is None else config.label_smoothing
         if config.task == "binary":
             logits = logits[:, 0]
@@ -121,13 +113,7 @@ def make_loss(config: Config, apply: Apply) -> Loss:
 
 def load(config: Config, console: Console) -> data.Dataset:
     """Load the images; for the binary task, labels become 1 for the chosen class and 0 for the rest."""
-    found = data.load(
-        config.dataset,
-        data_dir=config.run.data_dir,
-        validation=config.validation,
-        builtin=datasets.register(),
-        report=lambda text: say(console, "data", text),
-    )
+    found = in_memory.load(config.dataset, console, validation=config.validation, data_dir=config.run.data_dir)
     if config.task == "binary":
         classes, positive = len(found.classes), config.positive or 0
         require("--positive", positive, positive < classes, f"one of the {classes} classes, 0 to {classes - 1}")
@@ -137,8 +123,6 @@ def load(config: Config, console: Console) -> data.Dataset:
             for split in (found.train, found.validation, found.test)
         )
         found = found._replace(classes=(f"not {name}", name), train=train, validation=validation, test=test)
-    sizes = f"{len(found.train.label)} train, {len(found.validation.label)} validation, {len(found.test.label)} test"
-    say(console, "data", f"{config.dataset}: {sizes}\n         {found.source}")
     return found
 
 
@@ -173,7 +157,9 @@ def prepare(config: Config, console: Console) -> TrainOne:
     call = make_call(step, source, config.patience, single=config.steps_per_call == 1, shardings=shardings)
     compiled = cache(lambda: compile_call(call, state, source, evaluate, console))  # by the first seed, for all
     test = make_evaluate(loss, images.test._asdict(), mesh)
-    predict = make_predict(lambda params, batch: apply(params, pixels(batch, config)), images.test._asdict(), mesh)
+    predict = make_predict(
+        lambda params, batch: apply(params, from_bytes(batch["image"], config.run.dtype)), images.test._asdict(), mesh
+    )
 
     def train_one(config: Config, folder: Path) -> Scores:
         state, source = start(config.run.seed)

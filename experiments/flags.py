@@ -5,7 +5,7 @@ import dataclasses
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -68,6 +68,33 @@ class RunConfig:
         require("--save-every", self.save_every, self.save_every is None or self.save_every >= 1, "1 or more")
         for name, path in (("--out", self.out), ("--data-dir", self.data_dir)):
             require(name, path, not str(path).startswith("~"), "a path without ~, which only a shell expands")
+
+
+def _count(value: Any) -> bool:
+    return 1 <= value < 2**31
+
+
+def _share(value: Any) -> bool:
+    return 0 <= value < 1
+
+
+_RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("batch_size", "steps_per_call", "patience", "hidden", "latent"), (_count, "from 1 to 2147483647")),
+    "epochs": (lambda value: value >= 1, "1 or more"),
+    **dict.fromkeys(("dropout", "label_smoothing", "decay", "validation"), (_share, "from 0 to below 1")),
+}
+"""Of the flags that mean the same wherever they are."""
+
+
+def require_ranges(config: Any) -> None:
+    """Refuse a value out of the range that its flag has in every experiment; None is one that was not given.
+
+    Raises:
+      UsageError: with the first of them.
+    """
+    for name, (holds, allowed) in _RANGES.items():
+        value = getattr(config, name, None)
+        require(f"--{name.replace('_', '-')}", value, value is None or holds(value), allowed)
 
 
 def parse(cls: type[Config], arguments: Sequence[str], *, prog: str, about: str | None = None) -> Config:

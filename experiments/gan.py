@@ -27,9 +27,9 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from xent.experiments import datasets
+from xent.experiments.datasets import in_memory
 from xent.experiments.device import mesh_of, require_memory
-from xent.experiments.flags import RunConfig, identity, parse
+from xent.experiments.flags import RunConfig, identity, parse, require_ranges
 from xent.experiments.gan_finish import finish
 from xent.experiments.gan_game import (
     DISCRIMINATOR,
@@ -93,13 +93,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        for name in ("latent", "hidden", "batch_size", "steps_per_call", "patience"):
-            value = getattr(self, name)
-            require(f"--{name.replace('_', '-')}", value, 1 <= value < 2**31, "from 1 to 2147483647")
-        require("--epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
-        for name in ("dropout", "label_smoothing", "decay", "validation"):
-            value = getattr(self, name)
-            require(f"--{name.replace('_', '-')}", value, 0 <= value < 1, "from 0 to below 1")
+        require_ranges(self)
 
 
 def moments_of(steps: int) -> tuple[int, ...]:
@@ -127,13 +121,7 @@ def game_of(config: Config, shape: tuple[int, ...], moments: tuple[int, ...], ke
 
 def load(config: Config, console: Console) -> data.Dataset:
     """Load the images."""
-    found = data.load(
-        config.dataset, data_dir=config.run.data_dir, validation=config.validation, builtin=datasets.register(),
-        report=lambda text: say(console, "data", text),
-    )  # fmt: skip
-    sizes = f"{len(found.train.label)} train, {len(found.validation.label)} validation, {len(found.test.label)} test"
-    say(console, "data", f"{config.dataset}: {sizes}\n         {found.source}")
-    return found
+    return in_memory.load(config.dataset, console, validation=config.validation, data_dir=config.run.data_dir)
 
 
 def prepare(config: Config, console: Console) -> TrainOne:

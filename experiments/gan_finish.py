@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from xent.experiments.gan_game import JUDGED, NOTHING, SAMPLES, Game, noise_of, sample
-from xent.experiments.gan_judge import Judge, score, shares_of, to_range
+from xent.experiments.gan_judge import Judge, score, shares_of
+from xent.experiments.pixels import from_bytes
 from xent.experiments.scores import Scores
 from xent.train.data import Dataset
 from xent.train.journal import read_lines
@@ -33,6 +34,6 @@ def finish(game: Game, state: TrainState, judge: Judge, images: Dataset, folder:
     picture.class_shares(images.classes, judge.shares, shares_of(told[1]), folder)
     return {
         "xent": score(judge, *told),
-        "held-out images": score(judge, *judge.tell(to_range(images.test.image))),
+        "held-out images": score(judge, *judge.tell(from_bytes(images.test.image))),
         "uniform noise": score(judge, *judge.tell(nothing)),
     }

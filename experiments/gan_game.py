@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from xent import losses
+from xent.experiments.pixels import from_bytes
 from xent.models.functional import Apply
 from xent.train.guard import update_if_finite
 from xent.train.metrics import Metrics, weighted
@@ -54,7 +55,7 @@ class Game(NamedTuple):
 def logits(game: Game, params: Any, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """The discriminator's logits `[batch]` of the batch's images and of as many generated ones; no key: no dropout."""
     noise, *its = jax.random.split(jax.random.key(0) if key is None else key, 3)
-    real = batch["image"] / 127.5 - 1
+    real = from_bytes(batch["image"])
     fake = game.generate(params[GENERATOR], jax.random.normal(noise, (len(real), game.latent)))
     first, second = (None, None) if key is None else its
     own = params[DISCRIMINATOR]

@@ -17,6 +17,7 @@ import optax
 from rich.console import Console
 
 from xent import losses
+from xent.experiments.pixels import from_bytes
 from xent.models.functional import Apply, outline
 from xent.models.lenet import lenet, lenet_features
 from xent.train.data import Dataset
@@ -51,11 +52,6 @@ class Judge(NamedTuple):
     """Images that a distance is taken of, as many as are held out: fewer would be farther, more nearer."""
 
 
-def to_range(images: Any) -> Any:
-    """Bytes to [-1, 1]."""
-    return images / np.float32(127.5) - 1
-
-
 def enlarged(images: jax.Array) -> jax.Array:
     """Small images with each pixel repeated, up and across, until they have SIDE pixels a side or more."""
     for axis in (1, 2):
@@ -67,12 +63,12 @@ def train_judge(images: Dataset, console: Console) -> Judge:
     """Train a LeNet on the training images, in seconds."""
     began = time.perf_counter()
     first, order, noise = jax.random.split(jax.random.key(SEED), 3)
-    height, width, channels = jax.eval_shape(enlarged, to_range(images.train.image[:1])).shape[1:]
+    height, width, channels = jax.eval_shape(enlarged, from_bytes(images.train.image[:1])).shape[1:]
     inputs, classes = (height, width, channels), len(images.classes)
     apply, params = lenet(first, inputs=inputs, outputs=classes)
 
     def loss(params: Any, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Metrics]:
-        logits = apply(params, enlarged(to_range(batch["image"])), key=key)
+        logits = apply(params, enlarged(from_bytes(batch["image"])), key=key)
         values = losses.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
         return losses.mean(values, where=batch["where"]), {"loss": weighted(values, batch["where"])}
 
@@ -82,11 +78,11 @@ def train_judge(images: Dataset, console: Console) -> Judge:
     for step in range(epochs * source.steps_per_epoch):
         state, _, _ = call(state, source.feed(step), np.int32(1))
     tell = _make_tell(apply, outline(partial(lenet_features, inputs=inputs)).apply, state.params)
-    right = (tell(to_range(images.test.image))[1].argmax(-1) == images.test.label).mean()
+    right = (tell(from_bytes(images.test.image))[1].argmax(-1) == images.test.label).mean()
     seconds = time.perf_counter() - began
     say(console, "judge", f"LeNet, {right:.1%} of held-out images right, trained in {seconds:.1f} s")
     shares = np.bincount(images.train.label, minlength=classes) / len(images.train.label)
-    return Judge(tell, tell(to_range(images.train.image))[0], shares, len(images.test.label))
+    return Judge(tell, tell(from_bytes(images.train.image))[0], shares, len(images.test.label))
 
 
 def _make_tell(logits: Apply, features: Apply, params: Any) -> Tell:

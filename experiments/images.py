@@ -15,19 +15,21 @@ VGG trains for 43 seconds and reaches 98.7 ± 0.2 % (`xent images --model vgg --
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from rich.console import Console
 
 from xent import losses
 from xent.experiments import baselines as sklearn
 from xent.experiments.device import mesh_of, require_memory
-from xent.experiments.flags import RunConfig, identity, parse
+from xent.experiments.flags import identity, parse
+from xent.experiments.images_config import EPOCHS
+from xent.experiments.images_config import Config as Config  # every experiment has its own
 from xent.experiments.images_data import Images, load
 from xent.experiments.launch import TrainOne, launch
 from xent.experiments.scores import Scores
@@ -35,14 +37,14 @@ from xent.models import functional
 from xent.models.alexnet import alexnet
 from xent.models.functional import Apply, Model
 from xent.models.lenet import lenet
-from xent.models.vgg import Depth, vgg
+from xent.models.vgg import vgg
 from xent.train.augment import Augmentation, chain, crop, cutmix, mixup, one_of, shift
 from xent.train.errors import UsageError, require
 from xent.train.evaluate import make_evaluate, make_predict
 from xent.train.journal import read_lines
 from xent.train.loop import make_call
 from xent.train.metrics import Metrics, divide, weighted
-from xent.train.optimizers import OptimizerConfig, make_optimizer
+from xent.train.optimizers import make_optimizer
 from xent.train.progress import say
 from xent.train.session import Saving, compile_call, train
 from xent.train.sharding import Rules, place, state_shardings
@@ -51,78 +53,8 @@ from xent.train.step import Batch, Loss, TrainState, init_state, make_train_step
 
 RULES: Rules = ()
 """Every device of a mesh holds all parameters."""
-
-
 EVALUATED_PIXELS = 2**20
 """A call and a device, in whole images."""
-EPOCHS = {"lenet": 100, "alexnet": 80, "vgg": 40}
-"""Of the built-in digits."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """Train a convolutional network on images."""
-
-    model: Literal["lenet", "alexnet", "vgg"] = "lenet"
-    """The network."""
-    width: float = 0.125
-    """Of the paper's maps and units, the share that AlexNet and VGG have; 1 is the paper's network."""
-    depth: Depth = 11
-    """Layers of VGG with weights."""
-    dropout: float | None = None
-    """Share of the dense layers' units that AlexNet and VGG drop in training; not given: 0.5, the papers'."""
-    dataset: str = "digits"
-    """The built-in digits, any TFDS image set with integer labels (mnist, cifar10, ...), or a folder with a sub-folder
-    a class."""
-    size: int | None = None
-    """Pixels a side that images are scaled to; not given: as they are, the built-in digits 24 on
-    canvases of 32."""
-    stream: bool = False
-    """Read the training images as they are needed, for sets that do not fit in memory; held-out images must."""
-    shift: int = 2
-    """Move images by up to so many pixels in training."""
-    crop: float = 0.8
-    """Cut windows of at least this share of each side out of images in training, scaled up again; 1 cuts none."""
-    mixup: float = 0.0
-    """Blend images of a batch in shares of Beta(a, a), with this a; 0: do not."""
-    cutmix: float = 0.0
-    """Put rectangles of images into others, of areas of Beta(a, a), with this a; with --mixup: either, a batch."""
-    label_smoothing: float = 0.0
-    """Share of each training target that is spread over all classes."""
-    epochs: int | None = None
-    """Passes over the training data; not given: the network's own on the built-in digits, 10 on other sets."""
-    batch_size: int = 64
-    """Examples a step."""
-    steps_per_call: int = 1
-    """Steps inside one jitted call; the log has a line a call. On a CPU, convolutions are slow in more than one."""
-    validation: float = 0.1
-    """Share of the training data held out for the learning curve."""
-    patience: int = 20
-    """Steps in a row with NaN or infinite gradients that end the run; fewer are skipped and counted."""
-    baselines: bool = True
-    """Score scikit-learn's models on the same split, too, where it fits in memory."""
-    optimizer: OptimizerConfig = field(default_factory=partial(OptimizerConfig, schedule="cosine"))
-    run: RunConfig = field(default_factory=RunConfig)
-
-    def __post_init__(self) -> None:
-        """Check every range."""
-        for name in ("batch_size", "steps_per_call", "patience"):
-            value = getattr(self, name)
-            require(f"--{name.replace('_', '-')}", value, 1 <= value < 2**31, "from 1 to 2147483647")
-        for name in ("mixup", "cutmix"):
-            value = getattr(self, name)
-            require(f"--{name}", value, 0 <= value < float("inf"), "0 or more")
-        for name in ("label_smoothing", "validation"):
-            value = getattr(self, name)
-            require(f"--{name.replace('_', '-')}", value, 0 <= value < 1, "from 0 to below 1")
-        require("--dropout", self.dropout, self.dropout is None or 0 <= self.dropout < 1, "from 0 to below 1")
-        require("--width", self.width, 0 < self.width <= 64, "above 0, at most 64")
-        require("--crop", self.crop, 0 < self.crop <= 1, "above 0, at most 1")
-        require("--shift", self.shift, 0 <= self.shift < 2**10, "from 0 to 1023")
-        require("--size", self.size, self.size is None or 1 <= self.size < 2**14, "from 1 to 16383")
-        require("--epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
-        single = self.steps_per_call == 1
-        require("--steps-per-call", self.steps_per_call, single or not self.stream, "1 together with --stream")
 
 
 def model_of(config: Config, shape: Sequence[int], outputs: int) -> partial[Model]:
@@ -145,18 +77,32 @@ def augmentation(config: Config) -> Augmentation:
     return chain(*moves, one_of(*blends))
 
 
+def ink(batch: Batch) -> jax.Array:
+    """Bytes to [0, 1], where augmentations have black."""
+    return batch["image"].astype(jnp.float32) / 255
+
+
+def on_ink(apply: Apply, dtype: DTypeLike) -> Apply:
+    """The network on images from 0 to 1: it has them from -1 to 1."""
+
+    def logits(params: Any, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        return apply(params, (2 * images - 1).astype(dtype), key=key)
+
+    return logits
+
+
 def make_loss(config: Config, apply: Apply, classes: int) -> Loss:
     """Mean cross-entropy of dense targets, and its metrics; images are augmented where there is a key, in training."""
-    augment = augmentation(config)
+    augment, network = augmentation(config), on_ink(apply, config.run.dtype)
 
     def loss(params: Any, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Metrics]:
-        images, where = batch["image"].astype(jnp.float32) / 255, batch["where"]
+        images, where = ink(batch), batch["where"]
         targets, smoothing = jax.nn.one_hot(batch["label"], classes), 0.0
         if key is not None:
             augment_key, key = jax.random.split(key)
             images, targets = augment(augment_key, images, targets)
             smoothing = config.label_smoothing
-        logits = apply(params, (2 * images - 1).astype(config.run.dtype), key=key)
+        logits = network(params, images, key=key)
         values = losses.softmax_cross_entropy(logits, targets, label_smoothing=smoothing)
         right = logits.argmax(-1) == targets.argmax(-1)
         metrics = {"loss": weighted(values, where), "accuracy": weighted(right, where)}
@@ -206,11 +152,11 @@ def prepare(config: Config, console: Console) -> TrainOne:
     compiled = cache(lambda: compile_call(call, state, source, evaluate, console))  # by the first seed, for all
     test = make_evaluate(loss, images.test._asdict(), mesh, batch_size=at_once)
 
-    def logits_of(params: Any, batch: Batch) -> jax.Array:
-        pixels = 2 * (batch["image"].astype(jnp.float32) / 255) - 1
-        return apply(params, pixels.astype(config.run.dtype)).astype(jnp.float32)
-
-    predict = make_predict(logits_of, images.test._asdict(), mesh, batch_size=at_once)
+    network = on_ink(apply, config.run.dtype)
+    predict = make_predict(
+        lambda params, batch: network(params, ink(batch)).astype(jnp.float32), images.test._asdict(), mesh,
+        batch_size=at_once,
+    )  # fmt: skip
 
     def train_one(config: Config, folder: Path) -> Scores:
         state, source = start(config.run.seed)

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from xent.experiments.digits import RULES, Config, load, make_loss
-from xent.experiments.fits.outline import Outline
+from xent.experiments.fits.outline import Outline, batch_of
 from xent.models import functional
 from xent.models.mlp import mlp
 from xent.train.data import Dataset
@@ -31,10 +31,6 @@ def outline(config: Config, images: Dataset) -> Outline:
     apply, params = functional.outline(build)
     optimizer = make_optimizer(config.optimizer, 10**6)
     state = jax.eval_shape(lambda params: init_state(params, optimizer, jax.random.key(0)), params)
-    batch = {
-        "image": jax.ShapeDtypeStruct((config.batch_size, *shape), "uint8"),
-        "label": jax.ShapeDtypeStruct((config.batch_size,), "int32"),
-        "where": jax.ShapeDtypeStruct((config.batch_size,), "bool"),
-    }
+    batch = batch_of(config.batch_size, image=(shape, "uint8"), label=((), "int32"))
     step = make_train_step(make_loss(config, apply), optimizer)
     return Outline(step, state, batch, RULES, f"{config.batch_size:,} images")

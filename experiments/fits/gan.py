@@ -6,7 +6,7 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
-from xent.experiments.fits.outline import Outline
+from xent.experiments.fits.outline import Outline, batch_of
 from xent.experiments.gan import Config, game_of, load, moments_of
 from xent.experiments.gan_game import Game, init_game, make_game_step
 from xent.train.data import Dataset
@@ -30,10 +30,7 @@ def outline(config: Config, images: Dataset) -> Outline:
         return init_game(game, networks, optimizer, key)
 
     state = jax.eval_shape(begin, jax.random.key(0))
-    batch = {
-        "image": jax.ShapeDtypeStruct((config.batch_size, *shape), "uint8"),
-        "where": jax.ShapeDtypeStruct((config.batch_size,), "bool"),
-    }
+    batch = batch_of(config.batch_size, image=(shape, "uint8"))
     game: Game = games[0]
     work = f"{config.batch_size:,} images and as many generated"
     return Outline(make_game_step(game, optimizer), state, batch, (), work)

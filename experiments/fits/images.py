@@ -6,7 +6,7 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
-from xent.experiments.fits.outline import Outline
+from xent.experiments.fits.outline import Outline, batch_of
 from xent.experiments.images import RULES, Config, load_images, make_loss, model_of
 from xent.experiments.images_data import Images
 from xent.models import functional
@@ -26,10 +26,6 @@ def outline(config: Config, images: Images) -> Outline:
     apply, params = functional.outline(model_of(config, shape, classes))
     optimizer = make_optimizer(config.optimizer, 10**6)
     state = jax.eval_shape(lambda params: init_state(params, optimizer, jax.random.key(0)), params)
-    batch = {
-        "image": jax.ShapeDtypeStruct((config.batch_size, *shape), "uint8"),
-        "label": jax.ShapeDtypeStruct((config.batch_size,), "int32"),
-        "where": jax.ShapeDtypeStruct((config.batch_size,), "bool"),
-    }
+    batch = batch_of(config.batch_size, image=(shape, "uint8"), label=((), "int32"))
     step = make_train_step(make_loss(config, apply, classes), optimizer)
     return Outline(step, state, batch, RULES, f"{config.batch_size:,} images")

@@ -1,5 +1,6 @@
 """A training step from shapes alone: nothing is computed and no array is made, so the chips need not be here."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,17 @@ class Outline(NamedTuple):
     def parameters(self) -> int:
         """Numbers that are trained."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+
+
+def batch_of(size: int, **arrays: tuple[Sequence[int], str]) -> Batch:
+    """Shapes of a batch: of each array, by name, the shape of an example and the dtype; `where` is added.
+
+    Example:
+      >>> batch_of(64, label=((), "int32"))["label"]
+      ShapeDtypeStruct(shape=(64,), dtype=int32)
+    """
+    named = {**arrays, "where": ((), "bool")}
+    return {name: jax.ShapeDtypeStruct((size, *shape), dtype) for name, (shape, dtype) in named.items()}
 
 
 def compile_step(outline: Outline, mesh: Mesh) -> jax.stages.Compiled:
