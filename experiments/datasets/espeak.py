@@ -82,6 +82,7 @@ def _in_a_process_of_its_own(library: str, data: str) -> None:
         speaker.espeak_SetParameter(_RATE, rate, 0)
         speaker.espeak_SetParameter(_PITCH, pitch, 0)
         parts.clear()
+        speaker.espeak_ng_SetRandSeed(ctypes.c_long(1))  # breath is noise, and begins with the time of day
         said = text.encode() + b"\0"
         if speaker.espeak_Synth(said, ctypes.c_size_t(len(said)), 0, _UTF8, 0, _UTF8, None, None):
             sys.exit(f"{text!r} cannot be said")
