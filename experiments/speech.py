@@ -1,0 +1,210 @@
+"""Speech recognition: characters from log-mel frames, under the CTC loss, which needs no alignment.
+
+xent speech                                 digit strings, spoken by espeak-ng's voices
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from xent import losses
+from xent.experiments.device import mesh_of, require_memory
+from xent.experiments.flags import RunConfig, identity, parse
+from xent.experiments.launch import TrainOne, launch
+from xent.experiments.scores import Scores
+from xent.experiments.speech_data import CLASSES, STRIDE, Data, decode, load
+from xent.experiments.speech_decoding import greedy
+from xent.experiments.speech_scores import errors
+from xent.models.conv_gru import conv_gru
+from xent.models.deep_speech import deep_speech
+from xent.models.frames import output_lengths, there
+from xent.models.functional import Apply, Model, outline
+from xent.train.errors import require
+from xent.train.evaluate import make_evaluate, make_predict
+from xent.train.loop import make_call
+from xent.train.metrics import Metrics
+from xent.train.optimizers import OptimizerConfig, make_optimizer
+from xent.train.progress import say
+from xent.train.session import Saving, compile_call, train
+from xent.train.sharding import Rules, place, state_shardings
+from xent.train.source import Source
+from xent.train.step import Batch, Loss, TrainState, init_state, make_train_step
+
+RULES: Rules = ()
+"""Every device of a mesh holds all parameters."""
+EVALUATED_FRAMES = 2**14
+"""A call and a device, in whole clips."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train a network to write down what is said."""
+
+    model: Literal["conv_gru", "deep_speech"] = "conv_gru"
+    """Convolutions and a GRU in both directions, or Deep Speech's five layers, of which one is recurrent."""
+    units: int = 128
+    """Of each layer."""
+    layers: int = 1
+    """Recurrent layers of conv_gru."""
+    dropout: float = 0.1
+    """Share of hidden units that are dropped in training."""
+    dataset: str = "digit_strings"
+    """The built-in strings of digits, synthesised by espeak-ng, or a TFDS set of samples with texts: librispeech, ..."""
+    bands: int = 40
+    """Of the mel scale, that a frame's energies are added up in."""
+    longest: float = 36.0
+    """Seconds that no clip may exceed; streamed ones are padded to it."""
+    stream: bool = False
+    """Read the training clips as they are needed, for sets that do not fit in memory; held-out clips must."""
+    beam: int = 8
+    """Prefixes that the search for the likeliest transcript keeps."""
+    epochs: int | None = None
+    """Passes over the training data; not given: 20 of the built-in digits, 10 of other sets."""
+    batch_size: int = 32
+    """Clips a step."""
+    steps_per_call: int = 1
+    """Steps inside one jitted call; the log has a line a call. On a CPU, convolutions are slow in more than one."""
+    patience: int = 20
+    """Steps in a row with NaN or infinite gradients that end the run; fewer are skipped and counted."""
+    baselines: bool = True
+    """Score templates, too, where there are clips of one word."""
+    optimizer: OptimizerConfig = field(
+        default_factory=partial(
+            OptimizerConfig, optimizer="adamw", learning_rate=3e-3, schedule="cosine", warmup_steps=50, clip=1.0
+        )
+    )
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        """Check every range."""
+        for name in ("units", "layers", "bands", "beam", "batch_size", "steps_per_call", "patience"):
+            value = getattr(self, name)
+            require(f"--{name.replace('_', '-')}", value, 1 <= value < 2**31, "from 1 to 2147483647")
+        require("--epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
+        require("--dropout", self.dropout, 0 <= self.dropout < 1, "from 0 to below 1")
+        require("--longest", self.longest, 0 < self.longest <= 3600, "above 0, at most 3600 seconds")
+        single = self.steps_per_call == 1
+        require("--steps-per-call", self.steps_per_call, single or not self.stream, "1 together with --stream")
+
+
+def model_of(config: Config) -> Callable[[jax.Array], Model]:
+    """The network that the flags describe, by the key of its weights."""
+    named: dict[str, Any] = {
+        "features": config.bands, "outputs": CLASSES, "units": config.units, "dropout": config.dropout,
+        "dtype": config.run.dtype,
+    }  # fmt: skip
+    if config.model == "deep_speech":
+        return partial(deep_speech, stride=STRIDE, **named)
+    return partial(conv_gru, strides=(STRIDE, 1), maps=config.units, layers=config.layers, **named)
+
+
+def logits_of(apply: Apply, params: Any, batch: Batch, key: jax.Array | None = None) -> jax.Array:
+    """Of each output, logits of blank and characters, float32 `[batch, outputs, 1 + characters]`."""
+    return apply(params, batch["features"], batch["frames"], key=key).astype(jnp.float32)
+
+
+def make_loss(config: Config, apply: Apply) -> Loss:
+    """CTC loss, nats a character of all transcripts together."""
+
+    def loss(params: Any, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Metrics]:
+        logits = logits_of(apply, params, batch, key)
+        outputs = output_lengths(batch["frames"], STRIDE)
+        values = losses.ctc_loss(
+            logits, ~there(outputs, logits.shape[1]),
+            batch["labels"], ~there(batch["characters"], batch["labels"].shape[1]),
+        )  # fmt: skip
+        nats, characters = losses.sum(values, where=batch["where"]), _count(batch)
+        return nats / characters, {"loss": (nats, characters)}
+
+    return loss
+
+
+def _count(batch: Batch) -> jax.Array:
+    return jnp.where(batch["where"], batch["characters"], 0).sum(dtype=jnp.float32)
+
+
+def prepare(config: Config, console: Console) -> TrainOne:
+    """Load the data and compile the step once for all seeds; give the function that trains one."""
+    data = load(
+        config.dataset, console, bands=config.bands, longest=config.longest, stream=config.stream,
+        data_dir=config.run.data_dir,
+    )  # fmt: skip
+    epochs = config.epochs or (20 if config.dataset == "digit_strings" else 10)
+    build = model_of(config)
+    apply, shapes = outline(build)
+    require_memory(shapes, copies=4)
+    steps = epochs * -(-data.examples // config.batch_size)
+    require("--epochs", epochs, steps < 2**31, f"fewer: {steps} steps are more than the 2147483647 that are counted")
+    optimizer, mesh = make_optimizer(config.optimizer, steps), mesh_of(config.run)
+    loss = make_loss(config, apply)
+
+    def start(seed: int) -> tuple[TrainState, Source]:
+        weights, order, noise = jax.random.split(jax.random.key(seed), 3)
+        state = init_state(build(weights).params, optimizer, noise)
+        return place(state, state_shardings(state, mesh, RULES)), data.source(config.batch_size, order, mesh)
+
+    state, source = start(config.run.seed)
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    say(console, "model", f"{config.model}, {count:,} parameters, epochs: {epochs}")
+
+    def at_once(part: Any) -> int:
+        return max(1, EVALUATED_FRAMES // part.arrays["features"].shape[1])
+
+    def log_probabilities(params: Any, batch: Batch) -> jax.Array:
+        return jax.nn.log_softmax(logits_of(apply, params, batch))
+
+    def measure(part: Any) -> tuple[Callable[[Any], Metrics], Callable[[Any], np.ndarray]]:
+        some = at_once(part)
+        return (
+            make_evaluate(loss, part.arrays, mesh, batch_size=some),
+            make_predict(log_probabilities, part.arrays, mesh, batch_size=some),
+        )
+
+    validate, hear = measure(data.validation)
+    test, hear_test = measure(data.test)
+
+    def evaluate(params: Any) -> Metrics:
+        return validate(params) | errors(
+            data.validation.texts, transcripts(hear(params), data.validation.arrays["frames"])
+        )
+
+    shardings = state_shardings(state, mesh, RULES)
+    step = make_train_step(loss, optimizer)
+    call = make_call(step, source, config.patience, single=config.steps_per_call == 1, shardings=shardings)
+    compiled = cache(lambda: compile_call(call, state, source, evaluate, console))  # by the first seed, for all
+
+    def train_one(config: Config, folder: Path) -> Scores:
+        state, source = start(config.run.seed)
+        state = train(
+            compiled, state, source, epochs=epochs, steps_per_call=config.steps_per_call, patience=config.patience,
+            evaluate=evaluate, folder=folder, flags=identity(config), console=console,
+            saving=Saving(config.run.save_every, config.run.keep),
+        )  # fmt: skip
+        return {}
+
+    return train_one
+
+
+def transcripts(log_probabilities: np.ndarray, frames: np.ndarray) -> list[str]:
+    """What is heard by greedy decoding."""
+    lengths = -(-frames // STRIDE)
+    return [decode(greedy(each, length)) for each, length in zip(log_probabilities, lengths.tolist(), strict=True)]
+
+
+def main(arguments: Sequence[str], resumed: Path | None = None) -> None:
+    """Train as the command line says, or continue the run in `resumed`, whose flags these are."""
+    launch("speech", parse(Config, arguments, prog="xent speech", about=__doc__), prepare, resumed)
+
+
+if __name__ == "__main__":
+    from xent.experiments.__main__ import main as xent
+
+    xent(["speech", *sys.argv[1:]])
