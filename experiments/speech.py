@@ -13,6 +13,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from rich.console import Console
 
 from xent import losses
@@ -20,9 +21,10 @@ from xent.experiments.device import mesh_of, require_memory
 from xent.experiments.flags import RunConfig, identity, parse
 from xent.experiments.launch import TrainOne, launch
 from xent.experiments.scores import Scores
-from xent.experiments.speech_data import CLASSES, STRIDE, Data, decode, load
-from xent.experiments.speech_decoding import greedy
+from xent.experiments.speech_data import CLASSES, STRIDE, Data, Part, load
+from xent.experiments.speech_finish import best_path, finish
 from xent.experiments.speech_scores import errors
+from xent.experiments.speech_templates import score
 from xent.models.conv_gru import conv_gru
 from xent.models.deep_speech import deep_speech
 from xent.models.frames import output_lengths, there
@@ -30,7 +32,7 @@ from xent.models.functional import Apply, Model, outline
 from xent.train.errors import require
 from xent.train.evaluate import make_evaluate, make_predict
 from xent.train.loop import make_call
-from xent.train.metrics import Metrics
+from xent.train.metrics import Metrics, divide
 from xent.train.optimizers import OptimizerConfig, make_optimizer
 from xent.train.progress import say
 from xent.train.session import Saving, compile_call, train
@@ -57,7 +59,7 @@ class Config:
     dropout: float = 0.1
     """Share of hidden units that are dropped in training."""
     dataset: str = "digit_strings"
-    """The built-in strings of digits, synthesised by espeak-ng, or a TFDS set of samples with texts: librispeech, ..."""
+    """The built-in strings of digits, synthesised by espeak-ng, or a TFDS set of samples and texts: librispeech, ..."""
     bands: int = 40
     """Of the mel scale, that a frame's energies are added up in."""
     longest: float = 36.0
@@ -155,31 +157,18 @@ def prepare(config: Config, console: Console) -> TrainOne:
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     say(console, "model", f"{config.model}, {count:,} parameters, epochs: {epochs}")
 
-    def at_once(part: Any) -> int:
-        return max(1, EVALUATED_FRAMES // part.arrays["features"].shape[1])
-
-    def log_probabilities(params: Any, batch: Batch) -> jax.Array:
-        return jax.nn.log_softmax(logits_of(apply, params, batch))
-
-    def measure(part: Any) -> tuple[Callable[[Any], Metrics], Callable[[Any], np.ndarray]]:
-        some = at_once(part)
-        return (
-            make_evaluate(loss, part.arrays, mesh, batch_size=some),
-            make_predict(log_probabilities, part.arrays, mesh, batch_size=some),
-        )
-
-    validate, hear = measure(data.validation)
-    test, hear_test = measure(data.test)
+    validate, hear_validation = measures(loss, apply, data.validation, mesh)
+    test, hear_test = measures(loss, apply, data.test, mesh)
 
     def evaluate(params: Any) -> Metrics:
-        return validate(params) | errors(
-            data.validation.texts, transcripts(hear(params), data.validation.arrays["frames"])
-        )
+        return validate(params) | errors(data.validation.texts, best_path(hear_validation(params), data.validation))
 
     shardings = state_shardings(state, mesh, RULES)
     step = make_train_step(loss, optimizer)
     call = make_call(step, source, config.patience, single=config.steps_per_call == 1, shardings=shardings)
     compiled = cache(lambda: compile_call(call, state, source, evaluate, console))  # by the first seed, for all
+
+    templates = cache(lambda: nearest_templates(config, data))  # the same for all seeds
 
     def train_one(config: Config, folder: Path) -> Scores:
         state, source = start(config.run.seed)
@@ -188,15 +177,33 @@ def prepare(config: Config, console: Console) -> TrainOne:
             evaluate=evaluate, folder=folder, flags=identity(config), console=console,
             saving=Saving(config.run.save_every, config.run.keep),
         )  # fmt: skip
-        return {}
+        scores = finish(hear_test(state.params), divide(test(state.params)), data.test, config.beam, folder)
+        return {**scores, **templates()}
 
     return train_one
 
 
-def transcripts(log_probabilities: np.ndarray, frames: np.ndarray) -> list[str]:
-    """What is heard by greedy decoding."""
-    lengths = -(-frames // STRIDE)
-    return [decode(greedy(each, length)) for each, length in zip(log_probabilities, lengths.tolist(), strict=True)]
+def measures(
+    loss: Loss, apply: Apply, part: Part, mesh: Mesh
+) -> tuple[Callable[[Any], Metrics], Callable[[Any], np.ndarray]]:
+    """Of parameters, the loss of all clips of a part, and the log-probabilities of what is said in each output."""
+    some = max(1, EVALUATED_FRAMES // part.arrays["features"].shape[1])
+
+    def log_probabilities(params: Any, batch: Batch) -> jax.Array:
+        return jax.nn.log_softmax(logits_of(apply, params, batch))
+
+    return (
+        make_evaluate(loss, part.arrays, mesh, batch_size=some),
+        make_predict(log_probabilities, part.arrays, mesh, batch_size=some),
+    )
+
+
+def nearest_templates(config: Config, data: Data) -> Scores:
+    """Error rates of templates that are warped in time, where there are clips of one word to make some of."""
+    if not config.baselines or data.train is None:
+        return {}
+    found = score(data.train, data.validation, data.test)
+    return {"nearest templates": found} if found else {}
 
 
 def main(arguments: Sequence[str], resumed: Path | None = None) -> None:

@@ -125,8 +125,8 @@ def _example(dataset: str, bands: int, longest: float, clip: Clip) -> Example:
     needed, outputs = len(labels) + int((labels[1:] == labels[:-1]).sum()), -(-len(features) // STRIDE)
     if needed > outputs:
         raise UsageError(
-            f"dataset {dataset!r} has a clip that is too short for its transcript {clip.text[:80]!r}: {outputs} outputs "
-            f"of {STRIDE * HOP:g} s, of which {needed} are needed: choose another"
+            f"dataset {dataset!r} has a clip that is too short for its transcript {clip.text[:80]!r}: "
+            f"{outputs} outputs of {STRIDE * HOP:g} s, and {needed} are needed: choose another"
         )
     return {
         "features": features, "frames": np.int32(len(features)), "labels": labels, "characters": np.int32(len(labels))

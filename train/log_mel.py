@@ -48,7 +48,7 @@ def log_mel(samples: np.ndarray, sample_rate: int, bands: int) -> np.ndarray:
 def _filters(sample_rate: int, size: int, bands: int) -> sparse.csr_array:
     """Triangles, `[bands, frequencies]`: each rises from its left neighbour's middle and falls to its right one's.
 
-    Mostly zeros; a sparse product is as quick as a dense one's threads are to start, and the same on any number of them.
+    Mostly zeros: a sparse product is over before the threads of a dense one have started, whose number it does not see.
     """
     top = 2595 * np.log10(1 + min(HIGHEST, sample_rate / 2) / 700)
     edges = 700 * (10 ** (np.linspace(0, top, bands + 2) / 2595) - 1)
