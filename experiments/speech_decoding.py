@@ -1,12 +1,12 @@
 """From log-probabilities of symbols along time to labels: the best alignment, or the best labels by a beam search."""
 
-from collections import defaultdict
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 BLANK = 0
-Prefix = tuple[int, ...]
 
 
 def greedy(log_probabilities: ArrayLike, length: int) -> list[int]:
@@ -19,15 +19,17 @@ def greedy(log_probabilities: ArrayLike, length: int) -> list[int]:
     Returns:
       Labels in [1, V).
 
+    Raises:
+      ValueError: as `beam`, but for the width.
+
     Example:
       >>> greedy(np.eye(3)[[0, 1, 1, 0, 1, 2, 0]], 7)
       [1, 1, 2]
 
     Source: Graves et al., Connectionist Temporal Classification, 2006, section 3.2: best path decoding
     """
-    best = np.asarray(log_probabilities)[:length].argmax(-1)
-    first = np.concatenate([[True], best[1:] != best[:-1]])[: len(best)]
-    return [int(label) for label in best[first] if label != BLANK]
+    best = _frames(log_probabilities, length).argmax(-1)
+    return [label for label, _ in groupby(best.tolist()) if label != BLANK]
 
 
 def beam(log_probabilities: ArrayLike, length: int, width: int = 16) -> list[int]:
@@ -51,7 +53,7 @@ def beam(log_probabilities: ArrayLike, length: int, width: int = 16) -> list[int
       Labels in [1, V).
 
     Raises:
-      ValueError: for a width below 1.
+      ValueError: for a width below 1, more frames than there are, or a frame with NaN or with nothing above -inf.
 
     Example:
       Both frames are most likely blank, and yet no labels at all are less probable than one.
@@ -65,23 +67,59 @@ def beam(log_probabilities: ArrayLike, length: int, width: int = 16) -> list[int
     """
     if width < 1:
         raise ValueError(f"width must be 1 or more, got {width}")
-    kept: dict[Prefix, tuple[float, float]] = {(): (0.0, -np.inf)}
-    for frame in np.asarray(log_probabilities, np.float64)[:length]:
-        kept = dict(sorted(_extended(kept, frame).items(), key=lambda found: -np.logaddexp(*found[1]))[:width])
-    return list(max(kept, key=lambda prefix: np.logaddexp(*kept[prefix])))
+    kept = _Beam([()], np.zeros(1), np.full(1, -np.inf))
+    for frame in _frames(log_probabilities, length):
+        kept = _best(*_extended(kept, frame), width)
+    return list(kept.prefixes[np.logaddexp(kept.in_blank, kept.in_label).argmax()])
 
 
-def _extended(kept: dict[Prefix, tuple[float, float]], frame: np.ndarray) -> dict[Prefix, tuple[float, float]]:
-    """Every prefix that one frame makes of those before it, with its log-probabilities, in a blank and in a label."""
-    found: dict[Prefix, tuple[float, float]] = defaultdict(lambda: (-np.inf, -np.inf))
-    for prefix, (in_blank, in_label) in kept.items():
-        either = np.logaddexp(in_blank, in_label)
-        again = in_label + frame[prefix[-1]] if prefix else -np.inf
-        was_blank, was_label = found[prefix]
-        found[prefix] = np.logaddexp(was_blank, either + frame[BLANK]), np.logaddexp(was_label, again)
-        for label in range(1, len(frame)):
-            before = in_blank if prefix and prefix[-1] == label else either
-            longer = (*prefix, label)
-            was_blank, was_label = found[longer]
-            found[longer] = was_blank, np.logaddexp(was_label, before + frame[label])
-    return found
+def _frames(log_probabilities: ArrayLike, length: int) -> np.ndarray:
+    frames = np.asarray(log_probabilities, np.float64)
+    if frames.ndim != 2 or not 0 <= length <= len(frames):
+        raise ValueError(f"log_probabilities must be [T, V] with T at least length, got {frames.shape} and {length}")
+    frames = frames[:length]
+    if not (frames.max(-1) > -np.inf).all():
+        raise ValueError("log_probabilities must hold, in each frame, something above -inf and no NaN")
+    return frames
+
+
+class _Beam(NamedTuple):
+    """Prefixes, and the log-probabilities of their alignments that end in a blank and in a label, float64 `[K]`."""
+
+    prefixes: list[tuple[int, ...]]
+    in_blank: np.ndarray
+    in_label: np.ndarray
+
+
+def _extended(kept: _Beam, frame: np.ndarray) -> tuple[_Beam, np.ndarray]:
+    """One frame later: the prefixes that stay, and each of them with one label more, `[K, V - 1]`."""
+    prefixes, in_blank, in_label = kept
+    number = {prefix: i for i, prefix in enumerate(prefixes)}
+    either = np.logaddexp(in_blank, in_label)
+    some = np.array([i for i, prefix in enumerate(prefixes) if prefix], int)
+    last = np.array([prefix[-1] for prefix in prefixes if prefix], int)
+    longer = either[:, None] + frame[1:]
+    longer[some, last - 1] = in_blank[some] + frame[last]  # the same label once more needs a blank between
+    stays = np.full(len(prefixes), -np.inf)
+    stays[some] = in_label[some] + frame[last]
+    for i, label in zip(some, last, strict=True):
+        shorter = number.get(prefixes[i][:-1])
+        if shorter is not None:  # then it is found twice: as it stays, and as another made longer
+            stays[i] = np.logaddexp(stays[i], longer[shorter, label - 1])
+            longer[shorter, label - 1] = -np.inf
+    return _Beam(prefixes, either + frame[BLANK], stays), longer
+
+
+def _best(stay: _Beam, longer: np.ndarray, width: int) -> _Beam:
+    count, labels = longer.shape
+    total = np.concatenate([np.logaddexp(stay.in_blank, stay.in_label), longer.ravel()])
+    chosen = np.argsort(-total, kind="stable")[:width]
+    chosen = chosen[total[chosen] > -np.inf]
+    longest = np.stack(np.divmod(chosen - count, labels))
+    prefixes = [
+        stay.prefixes[i] if i < count else (*stay.prefixes[prefix], int(label) + 1)
+        for i, (prefix, label) in zip(chosen, longest.T, strict=True)
+    ]
+    new = np.full(longer.size, -np.inf)
+    in_blank = np.concatenate([stay.in_blank, new])[chosen]
+    return _Beam(prefixes, in_blank, np.concatenate([stay.in_label, longer.ravel()])[chosen])
