@@ -21,6 +21,7 @@ from xent.experiments.device import mesh_of, require_memory
 from xent.experiments.flags import RunConfig, identity, parse
 from xent.experiments.launch import TrainOne, launch
 from xent.experiments.scores import Scores
+from xent.experiments.speech_augment import other_voices
 from xent.experiments.speech_data import CLASSES, STRIDE, Data, Part, load
 from xent.experiments.speech_finish import best_path, finish
 from xent.experiments.speech_scores import errors
@@ -58,6 +59,10 @@ class Config:
     """Recurrent layers of conv_gru."""
     dropout: float = 0.1
     """Share of hidden units that are dropped in training."""
+    warp: float = 0.2
+    """By how much of their width spectra are stretched or squeezed in training, to voices that nobody has; 0: not."""
+    mask: int = 8
+    """Neighbouring mel bands that are silenced in training, at most."""
     dataset: str = "digit_strings"
     """The built-in strings of digits, synthesised by espeak-ng, or a TFDS set of samples and texts: librispeech, ..."""
     bands: int = 40
@@ -92,6 +97,8 @@ class Config:
             require(f"--{name.replace('_', '-')}", value, 1 <= value < 2**31, "from 1 to 2147483647")
         require("--epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
         require("--dropout", self.dropout, 0 <= self.dropout < 1, "from 0 to below 1")
+        require("--warp", self.warp, 0 <= self.warp < 1, "from 0 to below 1")
+        require("--mask", self.mask, 0 <= self.mask < self.bands, f"from 0 to below the --bands {self.bands}")
         require("--longest", self.longest, 0 < self.longest <= 3600, "above 0, at most 3600 seconds")
         single = self.steps_per_call == 1
         require("--steps-per-call", self.steps_per_call, single or not self.stream, "1 together with --stream")
@@ -114,9 +121,13 @@ def logits_of(apply: Apply, params: Any, batch: Batch, key: jax.Array | None = N
 
 
 def make_loss(config: Config, apply: Apply) -> Loss:
-    """CTC loss, nats a character of all transcripts together."""
+    """CTC loss, nats a character of all transcripts together; voices are varied where there is a key, in training."""
 
     def loss(params: Any, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Metrics]:
+        if key is not None:
+            key, voice = jax.random.split(key)
+            features = other_voices(voice, batch["features"], warp=config.warp, mask=config.mask)
+            batch = batch | {"features": features}
         logits = logits_of(apply, params, batch, key)
         outputs = output_lengths(batch["frames"], STRIDE)
         values = losses.ctc_loss(
@@ -133,12 +144,17 @@ def _count(batch: Batch) -> jax.Array:
     return jnp.where(batch["where"], batch["characters"], 0).sum(dtype=jnp.float32)
 
 
-def prepare(config: Config, console: Console) -> TrainOne:
-    """Load the data and compile the step once for all seeds; give the function that trains one."""
-    data = load(
+def load_clips(config: Config, console: Console) -> Data:
+    """Load the clips that the flags name."""
+    return load(
         config.dataset, console, bands=config.bands, longest=config.longest, stream=config.stream,
         data_dir=config.run.data_dir,
     )  # fmt: skip
+
+
+def prepare(config: Config, console: Console) -> TrainOne:
+    """Load the data and compile the step once for all seeds; give the function that trains one."""
+    data = load_clips(config, console)
     epochs = config.epochs or (20 if config.dataset == "digit_strings" else 10)
     build = model_of(config)
     apply, shapes = outline(build)

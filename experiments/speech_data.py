@@ -43,6 +43,8 @@ class Data(NamedTuple):
     """(batch size, key of the order, mesh) -> shuffled training batches."""
     examples: int
     """For training."""
+    shapes: dict[str, tuple[tuple[int, ...], str]]
+    """Name -> shape and dtype of one training example."""
     train: Part | None
     validation: Part
     test: Part
@@ -100,14 +102,16 @@ def load(dataset: str, console: Console, *, bands: int, longest: float, stream: 
         def source(batch_size: int, key: jax.Array, mesh: Mesh) -> Source:
             return stream_source(read, clips.count, batch_size, key, mesh)
 
-        data = Data(source, clips.count, None, validation, test)
+        shapes = _shapes(read(0))
+        data = Data(source, clips.count, shapes, None, validation, test)
     else:
         train = _in_memory(found.train, example)
 
         def source(batch_size: int, key: jax.Array, mesh: Mesh) -> Source:
             return array_source(train.arrays, batch_size, key, mesh)
 
-        data = Data(source, found.train.count, train, validation, test)
+        shapes = _shapes({name: array[0] for name, array in train.arrays.items()})
+        data = Data(source, found.train.count, shapes, train, validation, test)
     voices = len({*test.voices})
     sizes = f"{data.examples} train, {len(validation.texts)} validation, {len(test.texts)} test of {voices} voices"
     say(console, "data", f"{dataset}: {sizes}{', streamed' if stream else ''}\n         {found.source}")
@@ -141,6 +145,10 @@ def _padded(example: Example, frames: int, characters: int) -> Example:
     return example | {
         name: np.pad(example[name], ((0, more), *[(0, 0)] * (example[name].ndim - 1))) for name, more in short.items()
     }
+
+
+def _shapes(example: Example) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {name: (array.shape, str(array.dtype)) for name, array in example.items()}
 
 
 def _in_memory(clips: Clips, example: Callable[[Clip], Example]) -> Part:
