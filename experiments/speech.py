@@ -1,6 +1,16 @@
-"""Speech recognition: characters from log-mel frames, under the CTC loss, which needs no alignment.
+"""Speech recognition: characters from log-mel frames under the CTC loss, which needs nobody to say when what was said.
 
-xent speech                                 digit strings, spoken by espeak-ng's voices
+    xent speech                                     strings of digits in 63 voices, synthesised by espeak-ng
+    xent speech --model deep_speech                 Deep Speech's five layers, one of them recurrent
+    xent speech --dataset librispeech --stream      any TFDS set of samples and texts: people, reading books
+
+The job: two convolutions over time, a GRU in both directions, 128 units, AdamW at 3e-3 falling along a cosine, batches
+of 32, EPOCHS epochs. In training, spectra are stretched along the mel scale to voices that nobody has. Held out are 16
+whole voices, 480 clips of one to five digits; a beam search of CTC probabilities reads them, without a language model
+or a list of words. All choices were made on 10 other voices. alignments.png shows when each character is heard.
+
+    held out (--seeds 5)              word errors       character errors
+RESULTS
 """
 
 import sys
@@ -12,7 +22,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
@@ -23,7 +32,7 @@ from xent.experiments.launch import TrainOne, launch
 from xent.experiments.scores import Scores
 from xent.experiments.speech_augment import other_voices
 from xent.experiments.speech_data import CLASSES, STRIDE, Data, Part, load
-from xent.experiments.speech_finish import best_path, finish
+from xent.experiments.speech_finish import Heard, best_path, finish
 from xent.experiments.speech_scores import errors
 from xent.experiments.speech_templates import score
 from xent.models.conv_gru import conv_gru
@@ -31,9 +40,9 @@ from xent.models.deep_speech import deep_speech
 from xent.models.frames import output_lengths, there
 from xent.models.functional import Apply, Model, outline
 from xent.train.errors import require
-from xent.train.evaluate import make_evaluate, make_predict
+from xent.train.evaluate import make_predict
 from xent.train.loop import make_call
-from xent.train.metrics import Metrics, divide
+from xent.train.metrics import Metrics
 from xent.train.optimizers import OptimizerConfig, make_optimizer
 from xent.train.progress import say
 from xent.train.session import Saving, compile_call, train
@@ -120,6 +129,13 @@ def logits_of(apply: Apply, params: Any, batch: Batch, key: jax.Array | None = N
     return apply(params, batch["features"], batch["frames"], key=key).astype(jnp.float32)
 
 
+def nats_of(logits: jax.Array, batch: Batch) -> jax.Array:
+    """CTC loss of each clip, of its whole transcript, float32 `[batch]`."""
+    frames_are_padding = ~there(output_lengths(batch["frames"], STRIDE), logits.shape[1])
+    labels_are_padding = ~there(batch["characters"], batch["labels"].shape[1])
+    return losses.ctc_loss(logits, frames_are_padding, batch["labels"], labels_are_padding)
+
+
 def make_loss(config: Config, apply: Apply) -> Loss:
     """CTC loss, nats a character of all transcripts together; voices are varied where there is a key, in training."""
 
@@ -128,20 +144,12 @@ def make_loss(config: Config, apply: Apply) -> Loss:
             key, voice = jax.random.split(key)
             features = other_voices(voice, batch["features"], warp=config.warp, mask=config.mask)
             batch = batch | {"features": features}
-        logits = logits_of(apply, params, batch, key)
-        outputs = output_lengths(batch["frames"], STRIDE)
-        values = losses.ctc_loss(
-            logits, ~there(outputs, logits.shape[1]),
-            batch["labels"], ~there(batch["characters"], batch["labels"].shape[1]),
-        )  # fmt: skip
-        nats, characters = losses.sum(values, where=batch["where"]), _count(batch)
+        values = nats_of(logits_of(apply, params, batch, key), batch)
+        nats = losses.sum(values, where=batch["where"])
+        characters = jnp.where(batch["where"], batch["characters"], 0).sum(dtype=jnp.float32)
         return nats / characters, {"loss": (nats, characters)}
 
     return loss
-
-
-def _count(batch: Batch) -> jax.Array:
-    return jnp.where(batch["where"], batch["characters"], 0).sum(dtype=jnp.float32)
 
 
 def load_clips(config: Config, console: Console) -> Data:
@@ -173,11 +181,11 @@ def prepare(config: Config, console: Console) -> TrainOne:
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     say(console, "model", f"{config.model}, {count:,} parameters, epochs: {epochs}")
 
-    validate, hear_validation = measures(loss, apply, data.validation, mesh)
-    test, hear_test = measures(loss, apply, data.test, mesh)
+    hear_validation, hear_test = (hearing(apply, part, mesh) for part in (data.validation, data.test))
 
     def evaluate(params: Any) -> Metrics:
-        return validate(params) | errors(data.validation.texts, best_path(hear_validation(params), data.validation))
+        heard = hear_validation(params)
+        return heard.loss(data.validation) | errors(data.validation.texts, best_path(heard, data.validation))
 
     shardings = state_shardings(state, mesh, RULES)
     step = make_train_step(loss, optimizer)
@@ -193,25 +201,21 @@ def prepare(config: Config, console: Console) -> TrainOne:
             evaluate=evaluate, folder=folder, flags=identity(config), console=console,
             saving=Saving(config.run.save_every, config.run.keep),
         )  # fmt: skip
-        scores = finish(hear_test(state.params), divide(test(state.params)), data.test, config.beam, folder)
+        scores = finish(hear_test(state.params), data.test, config.beam, folder)
         return {**scores, **templates()}
 
     return train_one
 
 
-def measures(
-    loss: Loss, apply: Apply, part: Part, mesh: Mesh
-) -> tuple[Callable[[Any], Metrics], Callable[[Any], np.ndarray]]:
-    """Of parameters, the loss of all clips of a part, and the log-probabilities of what is said in each output."""
+def hearing(apply: Apply, part: Part, mesh: Mesh) -> Callable[[Any], Heard]:
+    """Make `hear(params)`: what is heard in all clips of a part."""
+
+    def hear(params: Any, batch: Batch) -> Heard:
+        logits = logits_of(apply, params, batch)
+        return Heard(jax.nn.log_softmax(logits), nats_of(logits, batch))
+
     some = max(1, EVALUATED_FRAMES // part.arrays["features"].shape[1])
-
-    def log_probabilities(params: Any, batch: Batch) -> jax.Array:
-        return jax.nn.log_softmax(logits_of(apply, params, batch))
-
-    return (
-        make_evaluate(loss, part.arrays, mesh, batch_size=some),
-        make_predict(log_probabilities, part.arrays, mesh, batch_size=some),
-    )
+    return make_predict(hear, part.arrays, mesh, batch_size=some)
 
 
 def nearest_templates(config: Config, data: Data) -> Scores:
