@@ -70,7 +70,7 @@ class Config:
     """Share of hidden units that are dropped in training."""
     warp: float = 0.2
     """By how much of their width spectra are stretched or squeezed in training, to voices that nobody has; 0: not."""
-    mask: int = 8
+    mask: int = 4
     """Neighbouring mel bands that are silenced in training, at most."""
     dataset: str = "digit_strings"
     """The built-in strings of digits, synthesised by espeak-ng, or a TFDS set of samples and texts: librispeech, ..."""
@@ -82,8 +82,8 @@ class Config:
     """Read the training clips as they are needed, for sets that do not fit in memory; held-out clips must."""
     beam: int = 8
     """Prefixes that the search for the likeliest transcript keeps."""
-    epochs: int | None = None
-    """Passes over the training data; not given: 20 of the built-in digits, 10 of other sets."""
+    epochs: int = 10
+    """Passes over the training data."""
     batch_size: int = 32
     """Clips a step."""
     steps_per_call: int = 1
@@ -101,10 +101,9 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        for name in ("units", "layers", "bands", "beam", "batch_size", "steps_per_call", "patience"):
+        for name in ("units", "layers", "bands", "beam", "epochs", "batch_size", "steps_per_call", "patience"):
             value = getattr(self, name)
             require(f"--{name.replace('_', '-')}", value, 1 <= value < 2**31, "from 1 to 2147483647")
-        require("--epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
         require("--dropout", self.dropout, 0 <= self.dropout < 1, "from 0 to below 1")
         require("--warp", self.warp, 0 <= self.warp < 1, "from 0 to below 1")
         require("--mask", self.mask, 0 <= self.mask < self.bands, f"from 0 to below the --bands {self.bands}")
@@ -163,12 +162,13 @@ def load_clips(config: Config, console: Console) -> Data:
 def prepare(config: Config, console: Console) -> TrainOne:
     """Load the data and compile the step once for all seeds; give the function that trains one."""
     data = load_clips(config, console)
-    epochs = config.epochs or (20 if config.dataset == "digit_strings" else 10)
     build = model_of(config)
     apply, shapes = outline(build)
     require_memory(shapes, copies=4)
-    steps = epochs * -(-data.examples // config.batch_size)
-    require("--epochs", epochs, steps < 2**31, f"fewer: {steps} steps are more than the 2147483647 that are counted")
+    steps = config.epochs * -(-data.examples // config.batch_size)
+    require(
+        "--epochs", config.epochs, steps < 2**31, f"fewer: {steps} steps are more than the 2147483647 that are counted"
+    )
     optimizer, mesh = make_optimizer(config.optimizer, steps), mesh_of(config.run)
     loss = make_loss(config, apply)
 
@@ -179,7 +179,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
 
     state, source = start(config.run.seed)
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-    say(console, "model", f"{config.model}, {count:,} parameters, epochs: {epochs}")
+    say(console, "model", f"{config.model}, {count:,} parameters, epochs: {config.epochs}")
 
     hear_validation, hear_test = (hearing(apply, part, mesh) for part in (data.validation, data.test))
 
@@ -197,7 +197,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
     def train_one(config: Config, folder: Path) -> Scores:
         state, source = start(config.run.seed)
         state = train(
-            compiled, state, source, epochs=epochs, steps_per_call=config.steps_per_call, patience=config.patience,
+            compiled, state, source, epochs=config.epochs, steps_per_call=config.steps_per_call, patience=config.patience,
             evaluate=evaluate, folder=folder, flags=identity(config), console=console,
             saving=Saving(config.run.save_every, config.run.keep),
         )  # fmt: skip
