@@ -197,8 +197,8 @@ def prepare(config: Config, console: Console) -> TrainOne:
     def train_one(config: Config, folder: Path) -> Scores:
         state, source = start(config.run.seed)
         state = train(
-            compiled, state, source, epochs=config.epochs, steps_per_call=config.steps_per_call, patience=config.patience,
-            evaluate=evaluate, folder=folder, flags=identity(config), console=console,
+            compiled, state, source, epochs=config.epochs, steps_per_call=config.steps_per_call,
+            patience=config.patience, evaluate=evaluate, folder=folder, flags=identity(config), console=console,
             saving=Saving(config.run.save_every, config.run.keep),
         )  # fmt: skip
         scores = finish(hear_test(state.params), data.test, config.beam, folder)
