@@ -100,10 +100,10 @@ def load(dataset: str, console: Console, *, bands: int, longest: float, stream: 
             return _padded(example(clips.read(row)), round(longest / HOP), max(width, round(30 * longest)))
 
         def source(batch_size: int, key: jax.Array, mesh: Mesh) -> Source:
-            return stream_source(read, clips.count, batch_size, key, mesh)
+            return stream_source(read, clips.examples, batch_size, key, mesh)
 
         shapes = _shapes(read(0))
-        data = Data(source, clips.count, shapes, None, validation, test)
+        data = Data(source, clips.examples, shapes, None, validation, test)
     else:
         train = _in_memory(found.train, example)
 
@@ -111,7 +111,7 @@ def load(dataset: str, console: Console, *, bands: int, longest: float, stream: 
             return array_source(train.arrays, batch_size, key, mesh)
 
         shapes = _shapes({name: array[0] for name, array in train.arrays.items()})
-        data = Data(source, found.train.count, shapes, train, validation, test)
+        data = Data(source, found.train.examples, shapes, train, validation, test)
     voices = len({*test.voices})
     sizes = f"{data.examples} train, {len(validation.texts)} validation, {len(test.texts)} test of {voices} voices"
     say(console, "data", f"{dataset}: {sizes}{', streamed' if stream else ''}\n         {found.source}")

@@ -1,6 +1,7 @@
 """Word and character error rates: edits over words, sums over sums, and no mean of clips' own rates."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import jiwer
@@ -28,7 +29,7 @@ def errors(truth: Sequence[str], heard: Sequence[str]) -> Metrics:
     Source: jiwer, https://github.com/jitsi/jiwer
     """
     words, characters = jiwer.process_words([*truth], [*heard]), jiwer.process_characters([*truth], [*heard])
-    found = {"WER": words, "CER": characters}
+    found: dict[str, Any] = {"WER": words, "CER": characters}
     return {
         name: (
             jnp.float32(counts.substitutions + counts.deletions + counts.insertions),

@@ -42,10 +42,10 @@ class Clip(NamedTuple):
 
 
 class Clips(NamedTuple):
-    """A split: `read(row)` gives the clip of a row from 0 to `count` - 1, from any thread; `read_all()` all of them."""
+    """A split: `read(row)` gives the clip of a row from 0 to `examples` - 1, from any thread; `read_all()` all of them."""
 
     read: Callable[[int], Clip]
-    count: int
+    examples: int
     read_all: Callable[[], list[Clip]]
 
 
@@ -100,7 +100,7 @@ def load(
     if found["test"] and found["validation"]:
         validation, origin = _clips(name, builder, found["validation"]), f"its {found['validation']}"
     else:
-        rows = np.random.default_rng(SPLIT_SEED).permutation(training.count)
+        rows = np.random.default_rng(SPLIT_SEED).permutation(training.examples)
         cut = max(1, round(HELD_OUT * len(rows)))
         validation, training = _rows(training, np.sort(rows[:cut])), _rows(training, np.sort(rows[cut:]))
         origin = f"{HELD_OUT:.0%} of its {train}"

@@ -42,7 +42,7 @@ def test_librispeech_s_splits_are_found_and_its_clips_read(tmp_path):
         "SpeechLikeLibri", {"train_clean100": 5, "train_clean360": 9, "dev_clean": 2, "dev_other": 4, "test_clean": 3}
     )
     found = speech.load("speech_like_libri", data_dir=tmp_path)
-    assert [part.count for part in (found.train, found.validation, found.test)] == [5, 2, 3]
+    assert [part.examples for part in (found.train, found.validation, found.test)] == [5, 2, 3]
     assert "test: its test_clean; validation: its dev_clean" in found.source
     clip = found.train.read(3)
     assert (clip.samples.tolist(), clip.sample_rate, clip.text, clip.voice) == ([3, 3, 3, 3], 8000, "CLIP 3", "3")
@@ -54,7 +54,7 @@ def test_what_lacks_a_split_has_some_of_its_training_clips_held_out(tmp_path, he
     register(f"SpeechWith{held}", {"train": 20, held: 4})
     found = speech.load(f"speech_with{held}", data_dir=tmp_path)
     assert f"test: its {held}; validation: 10% of its train" in found.source
-    assert found.test.count == 4
+    assert found.test.examples == 4
     parts = [[clip.text for clip in part.read_all()] for part in (found.train, found.validation)]
     assert [len(part) for part in parts] == [18, 2]
     assert {*parts[0], *parts[1]} == {f"CLIP {row}" for row in range(20)}
