@@ -42,7 +42,7 @@ class Clip(NamedTuple):
 
 
 class Clips(NamedTuple):
-    """A split: `read(row)` gives the clip of a row from 0 to `examples` - 1, from any thread; `read_all()` all of them."""
+    """A split: `read(row)` gives the clip of a row below `examples`, from any thread; `read_all()`, all of them."""
 
     read: Callable[[int], Clip]
     examples: int
