@@ -25,6 +25,7 @@ from xent.experiments.bench.train_start import Parts
 from xent.experiments.bench.train_torch import pytorch
 from xent.experiments.gan_game import init_game, make_game_step
 from xent.experiments.saturation_curves import WAYS
+from xent.experiments.speech_data import CLASSES as SPOKEN
 from xent.models.mlp import mlp
 from xent.train.optimizers import make_optimizer
 
@@ -145,7 +146,7 @@ def _speech(asked: Asked) -> Parts:
     arrays = {
         "features": noise.astype(np.float32),
         "frames": draw.integers(FRAMES // 2, FRAMES + 1, CLIPS).astype(np.int32),
-        "labels": draw.integers(1, speech.CLASSES, (CLIPS, CHARACTERS)).astype(np.int32),
+        "labels": draw.integers(1, SPOKEN, (CLIPS, CHARACTERS)).astype(np.int32),
         "characters": draw.integers(1, CHARACTERS + 1, CLIPS).astype(np.int32),
     }
     apply, params = speech.model_of(config)(jax.random.key(0))
