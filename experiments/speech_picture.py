@@ -113,7 +113,7 @@ def voices(part: Part, heard: Sequence[str], folder: Path) -> Path:
     axes = figure.subplots()
     axes.bar(range(len(shown)), [100 * rates[voice][1] for voice in shown], color="tab:blue")
     axes.set_xticks(range(len(shown)), shown, rotation=60, ha="right", fontsize=8)
-    axes.set(ylabel="WER, %", title="word error rate of voices that were never trained on")
+    axes.set(ylabel="WER, %", title="word error rate of the test clips, voice by voice")
     axes.grid(axis="y", alpha=0.3)
     figure.savefig(folder / "voices.png", dpi=150)
     return folder / "voices.png"
