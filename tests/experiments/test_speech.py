@@ -2,7 +2,6 @@
 
 import csv
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -149,9 +148,8 @@ def test_templates_warp_to_words():
         assert hear(templates, frames + 0.01, penalty=1.0) == heard
 
 
-def test_a_run_leaves_pictures_and_goes_on_to_the_same_bits(xent, tmp_path, tiny, state_of):
-    flags = (*tiny, "--epochs", "3", "--save-every", "1", "--keep", "9")
-    outcome = xent("speech", *flags, "--out", "whole")
+def test_a_run_leaves_pictures_transcripts_and_scores(xent, tmp_path, tiny):
+    outcome = xent("speech", *tiny, "--epochs", "3", "--out", "whole")
     assert outcome.code == 0, outcome.err
     assert "126 train, 20 validation, 32 test of 16 voices" in outcome.out
     whole = tmp_path / "whole"
@@ -168,16 +166,6 @@ def test_a_run_leaves_pictures_and_goes_on_to_the_same_bits(xent, tmp_path, tiny
     assert again["WER"] == pytest.approx(scores["xent"]["WER"], abs=1e-6)
     voices = list(csv.DictReader((whole / "voices.csv").read_text().splitlines()))
     assert {row["voice"] for row in voices} == {*digit_strings.VOICES["test"]}
-    shutil.copytree(whole, tmp_path / "part")
-    (tmp_path / "part/results.csv").unlink()
-    for step in (3, 4, 5, 6):
-        shutil.rmtree(tmp_path / "part/checkpoints" / str(step))
-    outcome = xent("resume", "part")
-    assert outcome.code == 0, outcome.err
-    assert "from step 2 of 6" in outcome.out
-    assert state_of(tmp_path / "part") == state_of(whole)
-    for name in ("results.csv", "transcripts.csv", "alignments.csv", "voices.csv"):
-        assert (tmp_path / "part" / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_streamed_clips_are_the_same_ones(few, clips):
@@ -220,7 +208,8 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(xent_process, tmp_path, t
     outcome = xent_process("resume", "part")
     assert outcome.code == 0, outcome.err
     assert state_of(tmp_path / "part") == state_of(tmp_path / "whole")
-    assert (tmp_path / "part/results.csv").read_bytes() == (tmp_path / "whole/results.csv").read_bytes()
+    for name in ("results.csv", "transcripts.csv", "alignments.csv", "voices.csv"):
+        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 @pytest.mark.slow
