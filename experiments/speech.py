@@ -5,12 +5,17 @@
     xent speech --dataset librispeech --stream      any TFDS set of samples and texts: people, reading books
 
 The job: two convolutions over time, a GRU in both directions, 128 units, AdamW at 3e-3 falling along a cosine, batches
-of 32, EPOCHS epochs. In training, spectra are stretched along the mel scale to voices that nobody has. Held out are 16
+of 32, ten epochs. In training, spectra are stretched along the mel scale to voices that nobody has. Held out are 16
 whole voices, 480 clips of one to five digits; a beam search of CTC probabilities reads them, without a language model
 or a list of words. All choices were made on 10 other voices. alignments.png shows when each character is heard.
 
-    held out (--seeds 5)              word errors       character errors
-RESULTS
+    held out (xent speech, one seed)      wrong words     wrong characters
+    conv + BiGRU, beam of 8               6.8 %           2.6 %
+    the same, best path                   6.8 %           2.7 %
+    nearest templates, warped in time     38.5 %          33.9 %
+
+Nine in ten of the errors are of three voices that are alike (voices.png): of these a third of the words, of the other
+thirteen 0.4 %. On two busy cores of an AMD EPYC training took 8 minutes.
 """
 
 import sys

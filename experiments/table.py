@@ -36,7 +36,7 @@ EXPERIMENTS = {
     "speech": Experiment(
         "xent.experiments.speech",
         "Deep Speech, or convolutions and a GRU, write down spoken digits by the CTC loss",
-        "a word error rate below 10 % of synthesised voices that were never trained on",
+        "6.8 % of words wrong in synthesised voices that were never trained on, nearest templates 38.5 %, one seed",
     ),
     "saturation": Experiment(
         "xent.experiments.saturation",
