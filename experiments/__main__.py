@@ -12,7 +12,7 @@ from xent.experiments.table import COMMANDS, EXPERIMENTS
 from xent.train.errors import UsageError, extra
 from xent.train.interrupt import ends_on_signals
 
-_NEEDED = ("tyro", "rich", "tensorflow_datasets", "sklearn", "matplotlib", "orbax", "tokenizers", "jsonschema")
+_NEEDED = ("tyro", "rich", "tensorflow_datasets", "sklearn", "matplotlib", "orbax", "tokenizers", "jsonschema", "jiwer")
 
 
 def usage() -> str:

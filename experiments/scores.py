@@ -10,6 +10,9 @@ from rich.table import Table
 
 from xent.train.tables import write_csv
 
+_SHARES = ("accuracy", "WER", "CER")
+"""Metrics that people read in per cent."""
+
 Scores = Mapping[str, Mapping[str, float]]
 """Row of the table -> metric -> value: scores["xent"]["accuracy"]."""
 
@@ -87,7 +90,7 @@ def read_spread(file: Path) -> dict[str, dict[str, Spread]]:
 
 
 def table(scores: Mapping[str, Mapping[str, float | Spread]], title: str = "held out") -> Table:
-    """Lay scores out for people: accuracies in per cent, spreads behind a ±."""
+    """Lay scores out for people: accuracies and error rates in per cent, spreads behind a ±."""
     metrics = metrics_of(scores)
     result = Table(title, box=None, header_style="bold", padding=(0, 3, 0, 0))
     for metric in metrics:
@@ -112,7 +115,7 @@ def show(metric: str, value: float | Spread | None) -> str:
     """
     if value is None:
         return "-"
-    scale, unit, digits = (100, " %", 2) if metric == "accuracy" else (1, "", 4)
+    scale, unit, digits = (100, " %", 2) if metric in _SHARES else (1, "", 4)
     if isinstance(value, Spread):
         return f"{value.mean * scale:.{digits}f} ± {value.std * scale:.{digits}f}{unit}"
     return f"{value * scale:.{digits}f}{unit}"

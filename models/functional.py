@@ -11,9 +11,9 @@ Params = Any
 
 
 class Apply(Protocol):
-    """`apply(params, inputs, *, key=None)`: a pure function; without a key it evaluates (no dropout)."""
+    """`apply(params, *inputs, key=None)`: a pure function; without a key it evaluates (no dropout)."""
 
-    def __call__(self, params: Params, inputs: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+    def __call__(self, params: Params, *inputs: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Return the model's outputs for `inputs`."""
         ...
 
@@ -33,7 +33,7 @@ def functional(module: nnx.Module) -> Model:
     counter) would lose its changes in silence under `jax.jit`, so it is refused.
 
     Args:
-      module: called as `module(inputs, key=key)`.
+      module: called as `module(*inputs, key=key)`.
 
     Returns:
       The pair `(apply, params)`; params is a nested dict of arrays.
@@ -55,8 +55,8 @@ def functional(module: nnx.Module) -> Model:
         names = ", ".join(nnx.to_pure_dict(rest))
         raise ValueError(f"{type(module).__name__} holds state besides its parameters ({names}): keep models stateless")
 
-    def apply(params: Params, inputs: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        outputs: jax.Array = nnx.merge(graph, params)(inputs, key=key)
+    def apply(params: Params, *inputs: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        outputs: jax.Array = nnx.merge(graph, params)(*inputs, key=key)
         return outputs
 
     return Model(apply, nnx.to_pure_dict(variables))

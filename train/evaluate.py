@@ -49,17 +49,19 @@ def make_evaluate(
 
 
 def make_predict(
-    function: Callable[[Any, Batch], jax.Array],
+    function: Callable[[Any, Batch], Any],
     arrays: Any,
     mesh: Mesh | None = None,
     *,
     batch_size: int = BATCH_SIZE,
-) -> Callable[[Any], np.ndarray]:
-    """Make `predict(params) -> [examples, ...]`, the outputs of `function(params, batch)` on all of `arrays`."""
+) -> Callable[[Any], Any]:
+    """Make `predict(params) -> [examples, ...]`, an array or a pytree, of `function(params, batch)` on all `arrays`."""
     over_batches = _over_batches(function, arrays, mesh, batch_size)
 
-    def predict(params: Any) -> np.ndarray:
-        return np.concatenate([np.asarray(outputs)[rows >= 0] for outputs, rows in over_batches(params)])
+    def predict(params: Any) -> Any:
+        parts = [jax.tree.map(lambda output: np.asarray(output)[rows >= 0], outputs)  # noqa: B023  # at once
+                 for outputs, rows in over_batches(params)]  # fmt: skip
+        return jax.tree.map(lambda *pieces: np.concatenate(pieces), *parts)
 
     return predict
 

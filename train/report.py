@@ -13,25 +13,29 @@ from xent.train.tables import write_csv
 matplotlib.use("Agg")
 
 
-def learning_curve(lines: Sequence[dict[str, Any]], folder: Path) -> Path:
-    """Draw training and validation loss and accuracy against epochs.
+def learning_curve(
+    lines: Sequence[dict[str, Any]], folder: Path, *, metric: str = "accuracy", unit: str = "share correct"
+) -> Path:
+    """Draw training and validation loss, and a metric, against epochs.
 
     Args:
       lines: the lines of metrics.jsonl; several calls of an epoch are several points.
       folder: gets learning_curve.png and learning_curve.csv.
+      metric: the name of what is drawn beside the loss.
+      unit: its unit.
 
     Returns:
       The picture's file.
     """
-    names = ["epoch", "loss", "accuracy", "validation_loss", "validation_accuracy"]
+    names = ["epoch", "loss", metric, "validation_loss", f"validation_{metric}"]
     write_csv(folder / "learning_curve.csv", names, [[entry.get(name, "") for name in names] for entry in lines])
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, name, unit in zip(figure.subplots(1, 2), ("loss", "accuracy"), ("nats", "share correct"), strict=True):
+    for axes, name, its in zip(figure.subplots(1, 2), ("loss", metric), ("nats", unit), strict=True):
         for key, label in ((name, "training"), (f"validation_{name}", "validation")):
             points = [(entry["epoch"], entry[key]) for entry in lines if entry.get(key) is not None]
             if points:
                 axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 60 else "")
-        axes.set(xlabel="epoch", ylabel=f"{name} ({unit})", title="cross-entropy" if name == "loss" else name)
+        axes.set(xlabel="epoch", ylabel=f"{name} ({its})", title="cross-entropy" if name == "loss" else name)
         if name == "loss":
             axes.set_yscale("log")
         axes.grid(alpha=0.3)

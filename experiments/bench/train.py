@@ -45,7 +45,7 @@ class Config:
         require("--experiment", " ".join(self.experiment), known, f"some of {', '.join(CONTRIBUTIONS)}")
         for name in ("steps", "hidden"):
             require(f"--{name}", getattr(self, name), 1 <= getattr(self, name) < 2**31, "from 1 to 2147483647")
-        most = SEQUENCES if "language_model" in self.experiment else EXAMPLES
+        most = SEQUENCES if {"language_model", "speech"} & {*self.experiment} else EXAMPLES
         for size in self.batch_size:
             require("--batch-size", size, 1 <= size <= most, f"from 1 to {most}")
 

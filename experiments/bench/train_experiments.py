@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from xent.experiments import gan, images, language_model, saturation
+from xent.experiments import gan, images, language_model, saturation, speech
 from xent.experiments.bench import torch_peer, train_start
 from xent.experiments.bench.engine import Case
 from xent.experiments.bench.train_cases import (
@@ -25,10 +25,13 @@ from xent.experiments.bench.train_start import Parts
 from xent.experiments.bench.train_torch import pytorch
 from xent.experiments.gan_game import init_game, make_game_step
 from xent.experiments.saturation_curves import WAYS
+from xent.experiments.speech_data import CLASSES as SPOKEN
 from xent.models.mlp import mlp
 from xent.train.optimizers import make_optimizer
 
 SEQUENCES = 512
+CLIPS, FRAMES, CHARACTERS = 512, 100, 12
+"""Of speech: clips, and the most frames and characters that one has."""
 SCHEDULE_STEPS = 1000
 """That the learning rates follow."""
 
@@ -133,6 +136,23 @@ def _gan(asked: Asked) -> Parts:
     return Parts(game, networks, optimizer, {"image": drawn}, init=partial(init_game, game), make_step=make_game_step)
 
 
+def _speech(asked: Asked) -> Parts:
+    """Convolutions and a GRU on clips of about a second, of noise, with random transcripts.
+
+    Its operations are counted too low: those of its loops over frames count once.
+    """
+    draw, config = np.random.default_rng(asked.seed), speech.Config()
+    noise = draw.integers(-(2**7), 2**7, (CLIPS, FRAMES, config.bands)) / 2**6
+    arrays = {
+        "features": noise.astype(np.float32),
+        "frames": draw.integers(FRAMES // 2, FRAMES + 1, CLIPS).astype(np.int32),
+        "labels": draw.integers(1, SPOKEN, (CLIPS, CHARACTERS)).astype(np.int32),
+        "characters": draw.integers(1, CHARACTERS + 1, CLIPS).astype(np.int32),
+    }
+    apply, params = speech.model_of(config)(jax.random.key(0))
+    return Parts(speech.make_loss(config, apply), params, make_optimizer(config.optimizer, SCHEDULE_STEPS), arrays)
+
+
 CONTRIBUTIONS = {
     "digits": Contribution(
         _digits,
@@ -151,5 +171,6 @@ CONTRIBUTIONS = {
         beside=_beside_language_model,
     ),
     "gan": Contribution(_gan, lambda hidden: {"inputs": 64, "hidden": hidden}, (64,), (64,), slower=2),
+    "speech": Contribution(_speech, lambda _: {"frames": FRAMES, "characters": CHARACTERS}, (32,), (32,), slower=100),
     "saturation": Contribution(_saturation, lambda hidden: {"inputs": 64, "hidden": hidden}, (64,), (64,)),
 }

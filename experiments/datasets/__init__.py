@@ -10,7 +10,7 @@ Importing this package costs nothing; `register` imports TFDS and makes the name
 
 import importlib
 
-NAMES = ("digits", "docstrings")
+NAMES = ("digits", "docstrings", "digit_strings")
 """The built-in datasets, each a TFDS builder in the module of its name."""
 
 

@@ -45,6 +45,7 @@ STEPS = {
     "gan": "xent.experiments.fits.gan",
     "images": "xent.experiments.fits.images",
     "language_model": "xent.experiments.fits.language_model",
+    "speech": "xent.experiments.fits.speech",
 }
 MESHLESS = ("saturation",)
 

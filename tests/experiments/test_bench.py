@@ -294,6 +294,7 @@ SUMS = {
     "images": 470512206,
     "language_model": 861530797,
     "saturation": 4046924892,
+    "speech": 937233030,
 }
 
 

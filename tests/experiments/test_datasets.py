@@ -28,7 +28,7 @@ def test_importing_the_package_imports_nothing_heavy():
     code = "import sys, xent.experiments.datasets as d; print(d.NAMES, [m for m in sys.modules if m in sys.argv[1:]])"
     heavy = ["tensorflow_datasets", "sklearn", "tensorflow", "jax"]
     shown = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True).stdout
-    assert shown == "('digits', 'docstrings') []\n"
+    assert shown == "('digits', 'docstrings', 'digit_strings') []\n"
 
 
 def test_every_builtin_dataset_has_its_own_module_and_name():
@@ -129,3 +129,42 @@ def test_two_processes_prepare_at_once(tmp_path: Path):
     assert len(set(said)) == 1
     assert said[0][1] == "WARNING:root:heard\n"  # TFDS said nothing, and left the caller's logging as it was
     assert [entry.name for entry in (tmp_path / "digits").iterdir()] == ["1.0.0"]
+
+
+def test_digit_strings_are_spoken_and_no_voice_is_in_two_splits(dataset_cache):
+    from xent.experiments.datasets.digit_strings import ACCENTS, CLIPS, DIGITS, VOICES
+
+    builder = prepared("digit_strings", builtin=datasets.register())
+    assert "synthesised by espeak-ng: no human speaks here" in builder.info.description
+    voices = {}
+    for split in ("train", "validation", "test"):
+        source = builder.as_data_source(split)
+        records = list(source.__getitems__(range(len(source))))
+        voices[split] = {record["voice"].decode() for record in records}
+        assert voices[split] == {*VOICES[split]}
+        assert len(records) == CLIPS[split] * len(voices[split])
+        words = [record["text"].decode().split() for record in records]
+        assert {*map(len, words)} == {1, 2, 3, 4, 5}
+        counts = [sum(word == digit for line in words for word in line) for digit in DIGITS]
+        assert min(counts) > 0.7 * max(counts)
+        assert sum(counts) == sum(map(len, words))
+        assert {record["accent"].decode() for record in records} == {*ACCENTS}
+        seconds = np.array([len(record["speech"]) / record["sample_rate"] for record in records])
+        assert 0.3 < seconds.min() < seconds.max() < 3
+        assert np.corrcoef(seconds, [*map(len, words)])[0, 1] > 0.8
+        assert all(np.abs(record["speech"]).max() > 1000 for record in records)
+    assert len(voices["train"] | voices["validation"] | voices["test"]) == sum(map(len, voices.values())) == 89
+
+
+def test_speech_is_the_same_each_time_and_every_voice_is_its_own():
+    from xent.experiments.datasets.digit_strings import ACCENTS, VOICES
+    from xent.experiments.datasets.espeak import Line, speak
+
+    voices = [f"en-us+{voice}" for split in VOICES.values() for voice in split]
+    voices += [f"{accent}+f2" for accent in ACCENTS if accent != "en-us"]
+    lines = [Line("two seven", voice, 175, 50) for voice in voices]
+    first, again = speak(lines), speak(lines)
+    assert [samples.tobytes() for samples in first] == [samples.tobytes() for samples in again]
+    assert len({samples.tobytes() for samples in first}) == len(lines)
+    with pytest.raises(RuntimeError, match="espeak-ng: there is no voice en-nowhere"):
+        speak([Line("two", "en-nowhere", 175, 50)])

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from xent.experiments.scores import read_scores, spread, table, write_scores
+from xent.experiments.scores import read_scores, show, spread, table, write_scores
 
 SCORES = {"xent": {"accuracy": 0.5, "loss": 1.25}, "nearest": {"accuracy": 0.25}}
 
@@ -31,7 +31,8 @@ def test_the_spread_is_the_sample_standard_deviation():
     assert found == (3.0, pytest.approx(7**0.5), 1.0, 6.0, 3)
 
 
-def test_accuracies_are_shown_in_per_cent_and_gaps_as_dashes():
+def test_shares_are_shown_in_per_cent_and_gaps_as_dashes():
+    assert [show(name, 0.031) for name in ("WER", "CER", "confidence")] == ["3.10 %", "3.10 %", "0.0310"]
     lines = shown(SCORES).splitlines()
     assert lines[0].split() == ["held", "out", "loss", "accuracy"]
     assert lines[1].split() == ["xent", "1.2500", "50.00", "%"]
