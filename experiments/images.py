@@ -14,7 +14,7 @@ VGG trains for 43 seconds and reaches 98.7 ± 0.2 % (`xent images --model vgg --
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def ink(batch: Batch) -> jax.Array:
     return batch["image"].astype(jnp.float32) / 255
 
 
-def on_ink(apply: Apply, dtype: DTypeLike) -> Apply:
+def on_ink(apply: Apply, dtype: DTypeLike) -> Callable[..., jax.Array]:
     """The network on images from 0 to 1: it has them from -1 to 1."""
 
     def logits(params: Any, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:

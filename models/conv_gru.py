@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from xent.models.dense import dropout as drop
 from xent.models.frames import output_lengths, silent
 from xent.models.functional import Model, functional
 from xent.models.recurrent import BidirectionalGRU, clipped_relu
-from xent.models.vgg import dropout as drop
 
 
 class _Convolution(nnx.Module):

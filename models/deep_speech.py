@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from xent.models.dense import dropout as drop
 from xent.models.frames import output_lengths, silent
 from xent.models.functional import Model, functional
 from xent.models.recurrent import BidirectionalReLU, clipped_relu
-from xent.models.vgg import dropout as drop
 
 
 class _DeepSpeech(nnx.Module):
