@@ -2,7 +2,7 @@
 
 import csv
 import shutil
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from rich.console import Console
 from xent.experiments import gan, gan_game, gan_judge
 from xent.experiments.fits.gan import outline
 from xent.experiments.gan_game import AVERAGE, DISCRIMINATOR, GENERATOR, SAMPLES
+from xent.experiments.pixels import from_bytes
 from xent.experiments.scores import read_scores
 from xent.models.lenet import FEATURES
 from xent.train.journal import read_lines
@@ -32,12 +33,13 @@ def another_judge(monkeypatch):
         return ink[:, :20], scipy.special.softmax(ink[:, 20:30], -1)
 
     def train_judge(images, console):
-        features = tell(gan_judge.to_range(images.train.image))[0]
+        features = tell(from_bytes(images.train.image))[0]
         return gan_judge.Judge(tell, features, np.full(10, 0.1), len(images.test.label))
 
     monkeypatch.setattr(gan, "train_judge", train_judge)
 
 
+@cache
 def begin(**flags):
     """A game, its optimiser, the state before the first step, and a batch."""
     config = gan.Config(hidden=8, latent=4, **flags)
@@ -74,14 +76,17 @@ def test_each_player_goes_down_the_gradient_of_the_closed_form(name):
     key, where = jax.random.key(3), batch["where"]
 
     def gradient(loss, player):
-        return jax.grad(lambda own: loss({**state.params, player: own}, batch, key)[0])(state.params[player])
+        return jax.jit(jax.grad(lambda own: loss({**state.params, player: own}, batch, key)[0]))(state.params[player])
 
     def pulled_back(player, of_real, of_fake):
-        def both(own):
-            return gan_game.logits(game, {**state.params, player: own}, batch, key)
+        @jax.jit
+        def back(own):
+            (real, fake), pull = jax.vjp(
+                lambda own: gan_game.logits(game, {**state.params, player: own}, batch, key), own
+            )
+            return pull((of_real(real) * where / count, of_fake(fake) * where / count))[0]
 
-        (real, fake), back = jax.vjp(both, state.params[player])
-        return back((of_real(real) * where / count, of_fake(fake) * where / count))[0]
+        return back(state.params[player])
 
     zero = jnp.zeros_like
     sigmoid = jax.nn.sigmoid
@@ -150,9 +155,8 @@ def test_the_distance_is_the_papers():
     assert gan_judge.frechet_distance(left, right) == pytest.approx(expected, rel=1e-9)
     assert gan_judge.frechet_distance(left, left + np.array([3, 0, 4, 0])) == pytest.approx(25)
     few = np.eye(3, 4)  # fewer examples than features: covariances without an inverse
-    assert gan_judge.frechet_distance(few, 2 * few) == pytest.approx(
-        1 / 3 + 1
-    )  # of the means, and of the spreads, tr C
+    of_means, of_spreads = 1 / 3, 1
+    assert gan_judge.frechet_distance(few, 2 * few) == pytest.approx(of_means + of_spreads)
     with pytest.raises(ValueError, match=r"right has shape \[3, 2\]: must be two examples or more of as many features"):
         gan_judge.frechet_distance(few, few[:, :2])
 
@@ -172,7 +176,7 @@ def test_the_judge_knows_real_images_and_does_not_know_noise(monkeypatch):
     judge = gan_judge.train_judge(images, console)
     assert judge.features.shape == (len(images.train.label), FEATURES)  # more than one chunk
     assert judge.shares == pytest.approx(0.1, abs=0.01)
-    features, probabilities = judge.tell(gan_judge.to_range(images.test.image))
+    features, probabilities = judge.tell(from_bytes(images.test.image))
     assert features.shape == (len(images.test.label), FEATURES)
     assert (probabilities.argmax(-1) == images.test.label).mean() > 0.85
     noise = np.random.default_rng(0).uniform(-1, 1, images.test.image.shape).astype(np.float32)
