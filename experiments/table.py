@@ -31,7 +31,7 @@ EXPERIMENTS = {
     "gan": Experiment(
         "xent.experiments.gan",
         "a generator against a discriminator: two networks and one cross-entropy learn to draw digits",
-        "Frechet distance 1.39 ± 0.20 from real digits, held-out ones 0.64, noise 15.8, five seeds",
+        "Frechet distance 1.61 ± 0.22 from real digits, held-out ones 0.64, noise 16.3, five seeds",
     ),
     "speech": Experiment(
         "xent.experiments.speech",
