@@ -1,13 +1,10 @@
 """The convolutional networks, as a user runs them."""
 
+import contextlib
 import csv
+import io
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -17,40 +14,60 @@ from PIL import Image
 from rich.console import Console
 from sklearn.datasets import load_digits
 
+from xent.experiments.__main__ import main
 from xent.experiments.fits.images import outline
 from xent.experiments.images import Config, load_images
-from xent.experiments.images_data import on_canvas, scaled
+from xent.experiments.images_data import load, on_canvas, scaled
 from xent.experiments.scores import read_scores
 from xent.train.journal import read_lines
+from xent.train.sharding import one_device
 
-SHORT = ("--epochs", "1", "--no-baselines", "--batch-size", "256")
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that learns more than nothing, and what it said."""
+    folder, said = tmp_path_factory.mktemp("images") / "run", io.StringIO()
+    with contextlib.redirect_stdout(said):
+        main(["images", "--epochs", "6", "--save-every", "21", "--keep", "9", "--out", str(folder)])
+    return folder, said.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("model", "flags"),
-    [
-        ("lenet", ("--mixup", "0.2", "--cutmix", "1")),
-        pytest.param("alexnet", ("--width", "0.0625"), marks=pytest.mark.slow),
-        pytest.param("vgg", ("--width", "0.0625"), marks=pytest.mark.slow),
-    ],
-)
-def test_every_network_takes_its_steps_and_ends_with_pictures(xent, tmp_path, model, flags):
-    outcome = xent("images", "--model", model, *flags, *SHORT)
-    assert outcome.code == 0, outcome.err
-    assert "1293 train, 144 validation, 360 test, 32 x 32 x 1" in outcome.out
-    run = tmp_path / "runs/images-1"
+def test_a_run_ends_with_scores_and_pictures(run):
+    folder, said = run
+    assert "1293 train, 144 validation, 360 test, 32 x 32 x 1" in said
     for picture in ("learning_curve", "confusion_matrix", "mistakes"):
-        assert (run / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
-    lines = read_lines(run / "metrics.jsonl")
-    assert [line["step"] for line in lines] == list(range(7))
+        assert (folder / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+    lines = read_lines(folder / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(6 * 21 + 1))
     assert lines[0]["validation_loss"] > 0.9 * math.log(10)  # an untrained network knows nothing
-    rows = list(csv.DictReader((run / "mistakes.csv").read_text().splitlines()))
+    scores = read_scores(folder / "results.csv")
+    assert scores["xent"]["accuracy"] > 0.8
+    assert scores["most frequent class"]["accuracy"] < 0.12 < scores["nearest neighbour"]["accuracy"]
+    rows = list(csv.DictReader((folder / "mistakes.csv").read_text().splitlines()))
     wrong = [row["true"] != row["predicted"] for row in rows]
     assert wrong == sorted(wrong, reverse=True)
-    accuracy = read_scores(run / "results.csv")["xent"]["accuracy"]
-    assert 1 - np.mean(wrong) == pytest.approx(accuracy, abs=1e-6)
+    assert 1 - np.mean(wrong) == pytest.approx(scores["xent"]["accuracy"], abs=1e-6)
     confidences = [float(row["confidence"]) for row in rows if row["true"] != row["predicted"]]
     assert confidences == sorted(confidences, reverse=True)
+
+
+def unfinished(run, folder, kept):
+    """A copy of a run as a kill leaves it: `kept` checkpoints, a log ahead of them, no results; its step."""
+    shutil.copytree(run, folder)
+    (folder / "results.csv").unlink()
+    saved = sorted(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
+    for step in saved[kept:]:
+        shutil.rmtree(folder / "checkpoints" / str(step))
+    return saved[kept - 1]
+
+
+def test_a_run_that_was_killed_is_resumed_to_the_same_end(run, xent, tmp_path):
+    step = unfinished(run[0], tmp_path / "part", 4)
+    outcome = xent("resume", "part")
+    assert outcome.code == 0, outcome.err
+    assert f"from step {step} of" in outcome.out
+    for name in ("metrics.jsonl", "results.csv"):
+        assert (tmp_path / "part" / name).read_bytes() == (run[0] / name).read_bytes()
 
 
 @pytest.mark.parametrize("model", ["lenet", "alexnet", "vgg"])
@@ -60,13 +77,6 @@ def test_every_network_takes_the_step_with_every_augmentation(model):
     after, metrics = jax.eval_shape(found.step, found.state, found.batch)
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, found.state)
     assert metrics.keys() == {"loss", "accuracy"}
-
-
-def test_a_few_epochs_learn_more_than_nothing(xent, tmp_path):
-    assert xent("images", "--epochs", "6").code == 0
-    scores = read_scores(tmp_path / "runs/images-1/results.csv")
-    assert scores["xent"]["accuracy"] > 0.8
-    assert scores["most frequent class"]["accuracy"] < 0.12 < scores["nearest neighbour"]["accuracy"]
 
 
 def test_a_scaled_picture_shows_the_same_in_every_channel():
@@ -96,36 +106,43 @@ def folder(tmp_path):
     return tmp_path / "photos"
 
 
-FOLDER = ("--size", "32", "--epochs", "2", "--no-baselines", "--batch-size", "32")
+FOLDER = ("--size", "16", "--epochs", "2", "--no-baselines", "--batch-size", "32")
 
 
-def test_a_folder_of_images_is_a_dataset_in_memory_or_streamed(xent, tmp_path, folder):
-    for stream in ("--no-stream", "--stream"):
-        outcome = xent("images", "--dataset", folder, *FOLDER, stream)
-        assert outcome.code == 0, outcome.err
-        assert "144 train, 16 validation, 40 test, 32 x 32 x 3" in outcome.out
-    first = [read_lines(tmp_path / f"runs/images-{n}/metrics.jsonl") for n in (1, 2)]
-    assert first[0][0] == first[1][0]  # the same images are held out
-    assert len(first[1]) == 11
+@pytest.mark.parametrize("named", [True, False], ids=["a set", "a folder"])
+def test_a_stream_has_the_images_that_memory_has(named, folder):
+    flags = {"validation": 0.1, "data_dir": None, "size": 16}
+    whole, streamed = (
+        load("digits" if named else str(folder), Console(quiet=True), stream=stream, **flags)
+        for stream in (False, True)
+    )
+    shape = (1293, 16, 16, 1) if named else (144, 16, 16, 3)
+    assert whole.train.image.shape == shape
+    assert streamed.train is None
+    assert (streamed.examples, streamed.classes) == (shape[0], whole.classes)
+    np.testing.assert_array_equal(streamed.test.image, whole.test.image)
+    source = streamed.source(shape[0], jax.random.key(0), one_device())
+    batch = jax.device_get(source.batch(source.feed(0), np.int32(0)))
+    found = (batch["image"], batch["label"]), streamed.validation
+    seen, expected = (  # which of them are for validation is drawn where labels are not read first
+        sorted((int(label), image.tobytes()) for part in parts for image, label in zip(*part, strict=True))
+        for parts in (found, (whole.train, whole.validation))
+    )
+    assert seen == expected
 
 
-def test_a_named_dataset_is_streamed_too(xent, tmp_path):
-    outcome = xent("images", *SHORT, "--stream")
+def test_a_streamed_run_is_resumed_to_the_same_end(xent, tmp_path, folder):
+    outcome = xent(
+        "images", "--dataset", folder, *FOLDER, "--stream", "--save-every", "1", "--keep", "9", "--out", "run"
+    )
     assert outcome.code == 0, outcome.err
-    assert "1293 train, 144 validation, 360 test, 32 x 32 x 1, streamed" in outcome.out
-    assert len(read_lines(tmp_path / "runs/images-1/metrics.jsonl")) == 7
-
-
-def test_a_stream_is_resumed_to_the_same_end(xent, tmp_path, folder):
-    flags = ("--dataset", folder, *FOLDER, "--stream", "--save-every", "1")
-    assert xent("images", *flags, "--out", "whole").code == 0
-    assert xent("images", *flags, "--out", "parts").code == 0
-    (tmp_path / "parts/results.csv").unlink()
-    checkpoints = sorted(path for path in (tmp_path / "parts/checkpoints").iterdir() if path.name.isdigit())
-    shutil.rmtree(checkpoints[-1])
-    assert xent("resume", "parts").code == 0
+    assert "144 train, 16 validation, 40 test, 16 x 16 x 3, streamed" in outcome.out
+    assert len(read_lines(tmp_path / "run/metrics.jsonl")) == 11
+    unfinished(tmp_path / "run", tmp_path / "part", 3)
+    outcome = xent("resume", "part")
+    assert outcome.code == 0, outcome.err
     for name in ("metrics.jsonl", "results.csv"):
-        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 
 @pytest.mark.slow
@@ -140,22 +157,6 @@ def test_a_mesh_changes_a_stream_by_rounding_only(xent_process, tmp_path, folder
     refused = xent_process("images", *flags, "--mesh", "data=2", "--batch-size", "33")
     assert refused.code == 2
     assert refused.err.count("\n") == 1
-
-
-def test_a_run_that_is_killed_is_resumed_to_the_same_end(xent, tmp_path):
-    flags = ("--epochs", "3", "--no-baselines", "--save-every", "4", "--mixup", "0.2")
-    assert xent("images", *flags, "--out", "whole").code == 0
-    command = [sys.executable, "-m", "xent.experiments", "images", *flags, "--out", "parts"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    log = tmp_path / "parts/metrics.jsonl"
-    while process.poll() is None and not (log.exists() and log.read_text().count("\n") > 20):
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait(timeout=60)
-    assert len(log.read_text().splitlines()) < 64
-    assert xent("resume", "parts").code == 0
-    for name in ("metrics.jsonl", "results.csv"):
-        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 @pytest.mark.parametrize(
