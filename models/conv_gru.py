@@ -97,7 +97,7 @@ def conv_gru(
 
     Example:
       >>> apply, params = conv_gru(jax.random.key(0), features=40, outputs=11, maps=16, units=16)
-      >>> apply(params, jnp.zeros((2, 99, 40)), jnp.array([99, 70])).shape
+      >>> jax.jit(apply)(params, jnp.zeros((2, 99, 40)), jnp.array([99, 70])).shape
       (2, 50, 11)
 
     Source: Amodei et al., Deep Speech 2, 2015, section 3, https://arxiv.org/abs/1512.02595; the norm, Ba et al. 2016,

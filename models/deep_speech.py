@@ -73,7 +73,7 @@ def deep_speech(
 
     Example:
       >>> apply, params = deep_speech(jax.random.key(0), features=40, outputs=11, units=32)
-      >>> apply(params, jnp.zeros((2, 99, 40)), jnp.array([99, 70])).shape
+      >>> jax.jit(apply)(params, jnp.zeros((2, 99, 40)), jnp.array([99, 70])).shape
       (2, 50, 11)
 
     Source: Hannun et al., Deep Speech, 2014, sections 2, 3.1 and 3.3, https://arxiv.org/abs/1412.5567

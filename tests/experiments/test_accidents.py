@@ -28,7 +28,7 @@ def test_a_folder_has_one_writer(whole, copy, xent, start, wait_for, job):
         process.communicate()
 
 
-@pytest.mark.parametrize("kilobytes", [150, 300, 700])
+@pytest.mark.parametrize("kilobytes", [300, *(pytest.param(size, marks=pytest.mark.slow) for size in (150, 700))])
 def test_a_full_disk_is_one_line_and_nothing_before_it_is_lost(whole, mount, kilobytes, start, state_of, job):
     folder = mount(f"size={kilobytes}k")
     process = start(folder, *job, "--keep", "100", "--out", "run")
