@@ -11,6 +11,7 @@ and VGG are an eighth of the papers' by default, for two CPU cores; at --width 1
 LeNet-5 takes a minute on two CPU cores, with its baselines, and reaches 99.2 ± 0.3 % on held-out digits
 (`xent images --seeds 5`); the nearest neighbour, 98.3 %, scikit-learn's network, 97.5 ± 0.5 %.
 VGG trains for 43 seconds and reaches 98.7 ± 0.2 % (`xent images --model vgg --seeds 5 --no-baselines`).
+AlexNet, 105 seconds, reaches 98.3 ± 0.3 % with `--learning-rate 0.002 --dropout 0.25` (three seeds).
 """
 
 import sys
