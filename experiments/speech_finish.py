@@ -11,6 +11,7 @@ from xent.experiments.scores import Scores
 from xent.experiments.speech_data import STRIDE, Part, decode
 from xent.experiments.speech_decoding import beam, greedy
 from xent.experiments.speech_scores import errors
+from xent.models.frames import output_lengths
 from xent.train.journal import read_lines
 from xent.train.metrics import Metrics, divide
 from xent.train.tables import write_csv
@@ -35,7 +36,7 @@ def best_path(heard: Heard, part: Part) -> list[str]:
 
 
 def _outputs(heard: Heard, part: Part) -> Iterator[tuple[np.ndarray, int]]:
-    return zip(heard.log_probabilities, (-(-part.arrays["frames"] // STRIDE)).tolist(), strict=True)
+    return zip(heard.log_probabilities, output_lengths(part.arrays["frames"], STRIDE).tolist(), strict=True)
 
 
 def finish(found: Heard, part: Part, width: int, folder: Path) -> Scores:

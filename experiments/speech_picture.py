@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from xent.experiments.speech_data import ALPHABET, STRIDE, Part
 from xent.experiments.speech_scores import errors
+from xent.models.frames import output_lengths
 from xent.train.log_mel import HOP
 from xent.train.metrics import divide
 from xent.train.tables import write_csv
@@ -45,7 +46,7 @@ def alignments(part: Part, rows: Sequence[int], probabilities: np.ndarray, heard
     Returns:
       The picture's file.
     """
-    lengths = -(-part.arrays["frames"] // STRIDE)
+    lengths = output_lengths(part.arrays["frames"], STRIDE).tolist()
     names = ["blank", *(character.replace(" ", "space") for character in ALPHABET)]
     write_csv(
         folder / "alignments.csv",

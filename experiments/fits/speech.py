@@ -6,10 +6,11 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
-from xent.experiments.fits.outline import Outline
+from xent.experiments.fits.outline import Outline, batch_of
 from xent.experiments.speech import RULES, Config, load_clips, make_loss, model_of
 from xent.experiments.speech_data import Data
 from xent.models import functional
+from xent.train.log_mel import HOP
 from xent.train.optimizers import make_optimizer
 from xent.train.step import init_state, make_train_step
 
@@ -25,10 +26,7 @@ def outline(config: Config, data: Data) -> Outline:
     apply, params = functional.outline(model_of(config))
     optimizer = make_optimizer(config.optimizer, 10**6)
     state = jax.eval_shape(lambda params: init_state(params, optimizer, jax.random.key(0)), params)
-    batch = {
-        name: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype) for name, (shape, dtype) in data.shapes.items()
-    }
-    batch["where"] = jax.ShapeDtypeStruct((config.batch_size,), "bool")
-    seconds = data.shapes["features"][0][0] / 100
+    batch = batch_of(config.batch_size, **data.shapes)
+    seconds = data.shapes["features"][0][0] * HOP
     work = f"{config.batch_size:,} clips of up to {seconds:g} s"
     return Outline(make_train_step(make_loss(config, apply), optimizer), state, batch, RULES, work)
