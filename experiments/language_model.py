@@ -38,7 +38,7 @@ from rich.console import Console
 
 from xent import losses
 from xent.experiments.device import mesh_of, require_memory
-from xent.experiments.flags import RunConfig, identity, parse
+from xent.experiments.flags import RunConfig, identity, parse, require_ranges
 from xent.experiments.language_model_finish import finish
 from xent.experiments.language_model_sample import sample
 from xent.experiments.language_model_text import load
@@ -122,15 +122,15 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        for name in ("context", "units", "layers", "heads", "epochs", "batch_size", "steps_per_call", "patience"):
+        for name in ("context", "units", "layers", "heads", "epochs"):
             value = getattr(self, name)
             require(f"--{name.replace('_', '-')}", value, 1 <= value < 2**31, "from 1 to 2147483647")
+        require_ranges(self)
         least = tokens.LEAST_VOCABULARY
         require("--vocabulary", self.vocabulary, least <= self.vocabulary < 2**31, f"from {least} to 2147483647")
         require("--documents", self.documents, self.documents is None or self.documents >= 1, "1 or more")
         pairs = 2 * self.heads
         require("--units", self.units, self.units % pairs == 0, f"a multiple of {pairs}, twice the --heads")
-        require("--dropout", self.dropout, 0 <= self.dropout < 1, "from 0 to below 1")
         require("--sampled", self.sampled, 0 <= self.sampled < 2**16, "from 0 to 65535")
         require("--temperature", self.temperature, 0 < self.temperature < float("inf"), "a number above 0")
         meshed = self.run.mesh is not None

@@ -107,10 +107,10 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        require_ranges(self)
         for name in ("units", "layers", "bands", "beam", "epochs"):
             value = getattr(self, name)
             require(f"--{name.replace('_', '-')}", value, 1 <= value < 2**31, "from 1 to 2147483647")
+        require_ranges(self)
         require("--warp", self.warp, 0 <= self.warp < 1, "from 0 to below 1")
         require("--mask", self.mask, 0 <= self.mask < self.bands, f"from 0 to below the --bands {self.bands}")
         require("--longest", self.longest, 0 < self.longest <= 3600, "above 0, at most 3600 seconds")
