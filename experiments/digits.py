@@ -26,7 +26,7 @@ from xent import losses
 from xent.experiments import baselines as sklearn
 from xent.experiments.datasets import in_memory
 from xent.experiments.device import mesh_of, require_memory
-from xent.experiments.flags import RunConfig, identity, parse, require_ranges
+from xent.experiments.flags import RunConfig, identity, parse, require_ranges, total_steps
 from xent.experiments.launch import TrainOne, launch
 from xent.experiments.pixels import from_bytes
 from xent.experiments.scores import Scores
@@ -134,8 +134,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
     outputs = 1 if config.task == "binary" else len(images.classes)
     build = partial(mlp, inputs=math.prod(shape), hidden=config.hidden, outputs=outputs, dtype=config.run.dtype)
     require_memory(jax.eval_shape(lambda key: build(key).params, jax.random.key(0)), copies=4)
-    steps = epochs * -(-len(images.train.label) // config.batch_size)
-    require("--epochs", epochs, steps < 2**31, f"fewer: {steps} steps are more than the 2147483647 that are counted")
+    steps = total_steps(epochs, len(images.train.label), config.batch_size)
     optimizer = make_optimizer(config.optimizer, steps)
     mesh = mesh_of(config.run)
 

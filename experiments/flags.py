@@ -79,8 +79,10 @@ def _share(value: Any) -> bool:
 
 
 _RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("batch_size", "steps_per_call", "patience", "hidden", "latent"), (_count, "from 1 to 2147483647")),
-    "epochs": (lambda value: value >= 1, "1 or more"),
+    **dict.fromkeys(
+        ("epochs", "batch_size", "steps_per_call", "patience", "hidden", "latent", "units", "layers"),
+        (_count, "from 1 to 2147483647"),
+    ),
     **dict.fromkeys(("dropout", "label_smoothing", "decay", "validation"), (_share, "from 0 to below 1")),
 }
 """Of the flags that mean the same wherever they are."""
@@ -95,6 +97,21 @@ def require_ranges(config: Any) -> None:
     for name, (holds, allowed) in _RANGES.items():
         value = getattr(config, name, None)
         require(f"--{name.replace('_', '-')}", value, value is None or holds(value), allowed)
+
+
+def total_steps(epochs: int, examples: int, batch_size: int) -> int:
+    """Steps of a run, the last of each epoch perhaps a smaller one.
+
+    Raises:
+      UsageError: if they are more than an int32 counts.
+
+    Example:
+      >>> total_steps(epochs=3, examples=100, batch_size=64)
+      6
+    """
+    steps = epochs * -(-examples // batch_size)
+    require("--epochs", epochs, steps < 2**31, f"fewer: {steps} steps are more than the 2147483647 that are counted")
+    return steps
 
 
 def parse(cls: type[Config], arguments: Sequence[str], *, prog: str, about: str | None = None) -> Config:

@@ -29,7 +29,7 @@ from rich.console import Console
 
 from xent.experiments.datasets import in_memory
 from xent.experiments.device import mesh_of, require_memory
-from xent.experiments.flags import RunConfig, identity, parse, require_ranges
+from xent.experiments.flags import RunConfig, identity, parse, require_ranges, total_steps
 from xent.experiments.gan_finish import finish
 from xent.experiments.gan_game import (
     DISCRIMINATOR,
@@ -45,7 +45,6 @@ from xent.experiments.launch import TrainOne, launch
 from xent.experiments.scores import Scores
 from xent.models.gan import discriminator, generator
 from xent.train import data
-from xent.train.errors import require
 from xent.train.evaluate import make_evaluate
 from xent.train.loop import make_call
 from xent.train.optimizers import OptimizerConfig, make_optimizer
@@ -128,8 +127,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
     """Load the data, train the judge and compile the step once for all seeds; give the function that trains one."""
     images = load(config, console)
     epochs = config.epochs or (400 if config.dataset == "digits" else 20)
-    steps = epochs * -(-len(images.train.label) // config.batch_size)
-    require("--epochs", epochs, steps < 2**31, f"fewer: {steps} steps are more than the 2147483647 that are counted")
+    steps = total_steps(epochs, len(images.train.label), config.batch_size)
     optimizer, mesh = make_optimizer(config.optimizer, steps), mesh_of(config.run)
     shape, moments = images.train.image.shape[1:], moments_of(steps)
     require_memory(jax.eval_shape(lambda key: game_of(config, shape, moments, key)[1], jax.random.key(0)), copies=4)

@@ -28,7 +28,7 @@ from rich.console import Console
 from xent import losses
 from xent.experiments import baselines as sklearn
 from xent.experiments.device import mesh_of, require_memory
-from xent.experiments.flags import identity, parse
+from xent.experiments.flags import identity, parse, total_steps
 from xent.experiments.images_config import EPOCHS
 from xent.experiments.images_config import Config as Config  # every experiment has its own
 from xent.experiments.images_data import Images, load
@@ -40,7 +40,7 @@ from xent.models.functional import Apply, Model
 from xent.models.lenet import lenet
 from xent.models.vgg import vgg
 from xent.train.augment import Augmentation, chain, crop, cutmix, mixup, one_of, shift
-from xent.train.errors import UsageError, require
+from xent.train.errors import UsageError
 from xent.train.evaluate import make_evaluate, make_predict
 from xent.train.journal import read_lines
 from xent.train.loop import make_call
@@ -130,8 +130,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
     except ValueError as error:
         raise UsageError(f"--model {config.model}: {error}; give a larger --size") from None
     require_memory(shapes, copies=4)
-    steps = epochs * -(-images.examples // config.batch_size)
-    require("--epochs", epochs, steps < 2**31, f"fewer: {steps} steps are more than the 2147483647 that are counted")
+    steps = total_steps(epochs, images.examples, config.batch_size)
     optimizer = make_optimizer(config.optimizer, steps)
     mesh = mesh_of(config.run)
     loss = make_loss(config, apply, len(images.classes))

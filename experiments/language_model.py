@@ -38,7 +38,7 @@ from rich.console import Console
 
 from xent import losses
 from xent.experiments.device import mesh_of, require_memory
-from xent.experiments.flags import RunConfig, identity, parse, require_ranges
+from xent.experiments.flags import RunConfig, identity, parse, require_ranges, total_steps
 from xent.experiments.language_model_finish import finish
 from xent.experiments.language_model_sample import sample
 from xent.experiments.language_model_text import load
@@ -122,7 +122,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        for name in ("context", "units", "layers", "heads", "epochs"):
+        for name in ("context", "heads"):
             value = getattr(self, name)
             require(f"--{name.replace('_', '-')}", value, 1 <= value < 2**31, "from 1 to 2147483647")
         require_ranges(self)
@@ -226,8 +226,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
     meshed = outline(model_of(config, mesh)).apply
     require_memory(shapes, copies=4)
     sequences = windows(data.train, config.context, config.context)
-    steps = config.epochs * -(-len(sequences["tokens"]) // config.batch_size)
-    require("--epochs", config.epochs, steps < 2**31, f"fewer: {steps} steps are more than 2147483647")
+    steps = total_steps(config.epochs, len(sequences["tokens"]), config.batch_size)
     optimizer = make_optimizer(config.optimizer, steps)
 
     def initial(weights: jax.Array, noise: jax.Array) -> TrainState:

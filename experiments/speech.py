@@ -33,7 +33,7 @@ from rich.console import Console
 
 from xent import losses
 from xent.experiments.device import mesh_of, require_memory
-from xent.experiments.flags import RunConfig, identity, parse, require_ranges
+from xent.experiments.flags import RunConfig, identity, parse, require_ranges, total_steps
 from xent.experiments.launch import TrainOne, launch
 from xent.experiments.scores import Scores
 from xent.experiments.speech_augment import other_voices
@@ -107,7 +107,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        for name in ("units", "layers", "bands", "beam", "epochs"):
+        for name in ("bands", "beam"):
             value = getattr(self, name)
             require(f"--{name.replace('_', '-')}", value, 1 <= value < 2**31, "from 1 to 2147483647")
         require_ranges(self)
@@ -171,10 +171,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
     build = model_of(config)
     apply, shapes = outline(build)
     require_memory(shapes, copies=4)
-    steps = config.epochs * -(-data.examples // config.batch_size)
-    require(
-        "--epochs", config.epochs, steps < 2**31, f"fewer: {steps} steps are more than the 2147483647 that are counted"
-    )
+    steps = total_steps(config.epochs, data.examples, config.batch_size)
     optimizer, mesh = make_optimizer(config.optimizer, steps), mesh_of(config.run)
     loss = make_loss(config, apply)
 

@@ -18,7 +18,7 @@ from xent.experiments.table import EXPERIMENTS
         (["digits", "--epoch", "3"], "Unrecognized options: --epoch, 3 (did you mean --epochs?)"),
         (["digits", "--learning-rat=3"], "did you mean --learning-rate?"),
         (["digits", "--epochs", "three"], "--epochs: three is no INT"),
-        (["digits", "--epochs", "0"], "--epochs 0: must be 1 or more"),
+        (["digits", "--epochs", "0"], "--epochs 0: must be from 1 to 2147483647"),
         (["digits", "--seeds", "0"], "--seeds 0: must be from 1 to 4294967296"),
         (["digits", "--seed", "4294967295", "--seeds", "2"], "--seeds 2: must be from 1 to 1, seeds end at 4294967295"),
         (["digits", "--seed", "-1"], "--seed -1: must be from 0 to"),

@@ -238,7 +238,7 @@ def test_a_run_leaves_pictures_and_goes_on_to_the_same_bits(xent, tmp_path, stat
         (["--decay", "-0.1"], "--decay -0.1: must be from 0 to below 1"),
         (["--label-smoothing", "1"], "--label-smoothing 1.0: must be from 0 to below 1"),
         (["--latent", "0"], "--latent 0: must be from 1 to 2147483647"),
-        (["--epochs", "0"], "--epochs 0: must be 1 or more"),
+        (["--epochs", "0"], "--epochs 0: must be from 1 to 2147483647"),
         (["--dataset", "digit"], "unknown dataset 'digit': did you mean"),
         (["--hidden", "2000000"], "copies of the model's parameters need"),
         (["--mesh", "data=3"], "--mesh data=3"),
