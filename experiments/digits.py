@@ -13,7 +13,7 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,21 +26,20 @@ from xent import losses
 from xent.experiments import baselines as sklearn
 from xent.experiments.datasets import in_memory
 from xent.experiments.device import mesh_of, require_memory
-from xent.experiments.flags import RunConfig, identity, parse, require_ranges, total_steps
+from xent.experiments.flags import RunConfig, parse, require_ranges, total_steps
 from xent.experiments.launch import TrainOne, launch
 from xent.experiments.pixels import from_bytes
 from xent.experiments.scores import Scores
+from xent.experiments.training import prepare_training
 from xent.models.functional import Apply
 from xent.models.mlp import mlp
 from xent.train import data
 from xent.train.errors import require
 from xent.train.evaluate import make_evaluate, make_predict
 from xent.train.journal import read_lines
-from xent.train.loop import make_call
 from xent.train.metrics import Metrics, divide, weighted
 from xent.train.optimizers import OptimizerConfig, make_optimizer
 from xent.train.progress import say
-from xent.train.session import Saving, compile_call, train
 from xent.train.sharding import place, state_shardings
 from xent.train.source import Source, array_source
 from xent.train.step import Batch, Loss, TrainState, init_state, make_train_step
@@ -148,25 +147,17 @@ def prepare(config: Config, console: Console) -> TrainOne:
         state = place(state, state_shardings(state, mesh, RULES))
         return state, array_source(images.train._asdict(), config.batch_size, order, mesh)
 
-    state, source = start(config.run.seed)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     say(console, "model", f"MLP {math.prod(shape)}-{config.hidden}-{outputs}, {count:,} parameters, epochs: {epochs}")
     evaluate = make_evaluate(loss, images.validation._asdict(), mesh)
-    shardings = state_shardings(state, mesh, RULES)
-    call = make_call(step, source, config.patience, single=config.steps_per_call == 1, shardings=shardings)
-    compiled = cache(lambda: compile_call(call, state, source, evaluate, console))  # by the first seed, for all
+    training = prepare_training(config, console, start=start, step=step, evaluate=evaluate, epochs=epochs)
     test = make_evaluate(loss, images.test._asdict(), mesh)
     predict = make_predict(
         lambda params, batch: apply(params, from_bytes(batch["image"], config.run.dtype)), images.test._asdict(), mesh
     )
 
     def train_one(config: Config, folder: Path) -> Scores:
-        state, source = start(config.run.seed)
-        state = train(
-            compiled, state, source, epochs=epochs, steps_per_call=config.steps_per_call, patience=config.patience,
-            evaluate=evaluate, folder=folder, flags=identity(config), console=console,
-            saving=Saving(config.run.save_every, config.run.keep),
-        )  # fmt: skip
+        state = training.run(config, folder)
         logits = predict(state.params)
         predicted = logits[:, 0] > 0 if config.task == "binary" else logits.argmax(-1)
         from xent.train import report  # matplotlib: not for a run that ends at a bad flag

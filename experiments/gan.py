@@ -29,7 +29,7 @@ from rich.console import Console
 
 from xent.experiments.datasets import in_memory
 from xent.experiments.device import mesh_of, require_memory
-from xent.experiments.flags import RunConfig, identity, parse, require_ranges, total_steps
+from xent.experiments.flags import RunConfig, parse, require_ranges, total_steps
 from xent.experiments.gan_finish import finish
 from xent.experiments.gan_game import (
     DISCRIMINATOR,
@@ -43,13 +43,12 @@ from xent.experiments.gan_game import (
 from xent.experiments.gan_judge import train_judge
 from xent.experiments.launch import TrainOne, launch
 from xent.experiments.scores import Scores
+from xent.experiments.training import prepare_training
 from xent.models.gan import discriminator, generator
 from xent.train import data
 from xent.train.evaluate import make_evaluate
-from xent.train.loop import make_call
 from xent.train.optimizers import OptimizerConfig, make_optimizer
 from xent.train.progress import say
-from xent.train.session import Saving, compile_call, train
 from xent.train.sharding import place, state_shardings
 from xent.train.source import Source, array_source
 from xent.train.step import TrainState
@@ -130,7 +129,8 @@ def prepare(config: Config, console: Console) -> TrainOne:
     steps = total_steps(epochs, len(images.train.label), config.batch_size)
     optimizer, mesh = make_optimizer(config.optimizer, steps), mesh_of(config.run)
     shape, moments = images.train.image.shape[1:], moments_of(steps)
-    require_memory(jax.eval_shape(lambda key: game_of(config, shape, moments, key)[1], jax.random.key(0)), copies=4)
+    networks = jax.eval_shape(lambda key: game_of(config, shape, moments, key)[1], jax.random.key(0))
+    require_memory(networks, copies=4)
     game, _ = game_of(config, shape, moments, jax.random.key(0))
 
     def start(seed: int) -> tuple[TrainState, Source]:
@@ -139,24 +139,15 @@ def prepare(config: Config, console: Console) -> TrainOne:
         state = place(state, state_shardings(state, mesh, ()))
         return state, array_source({"image": images.train.image}, config.batch_size, order, mesh)
 
-    state, source = start(config.run.seed)
-    sizes = " and ".join(f"{sum(leaf.size for leaf in jax.tree.leaves(state.params[name])):,}" for name in PLAYERS)
+    sizes = " and ".join(f"{sum(leaf.size for leaf in jax.tree.leaves(networks[name])):,}" for name in PLAYERS)
     say(console, "model", f"discriminator and generator of {sizes} parameters, epochs: {epochs}")
     evaluate = make_evaluate(discriminator_loss(game), {"image": images.validation.image}, mesh)
-    call = make_call(
-        make_game_step(game, optimizer), source, config.patience, single=config.steps_per_call == 1,
-        shardings=state_shardings(state, mesh, ()),
-    )  # fmt: skip
-    compiled = cache(lambda: compile_call(call, state, source, evaluate, console))  # by the first seed, for all
+    step = make_game_step(game, optimizer)
+    training = prepare_training(config, console, start=start, step=step, evaluate=evaluate, epochs=epochs)
     judge = cache(lambda: train_judge(images, console))
 
     def train_one(config: Config, folder: Path) -> Scores:
-        state, source = start(config.run.seed)
-        state = train(
-            compiled, state, source, epochs=epochs, steps_per_call=config.steps_per_call, patience=config.patience,
-            evaluate=evaluate, folder=folder, flags=identity(config), console=console,
-            saving=Saving(config.run.save_every, config.run.keep),
-        )  # fmt: skip
+        state = training.run(config, folder)
         return finish(game, state, judge(), images, folder)
 
     return train_one

@@ -16,7 +16,7 @@ AlexNet, 105 seconds, reaches 98.3 ± 0.3 % with `--learning-rate 0.002 --dropou
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,13 @@ from rich.console import Console
 from xent import losses
 from xent.experiments import baselines as sklearn
 from xent.experiments.device import mesh_of, require_memory
-from xent.experiments.flags import identity, parse, total_steps
+from xent.experiments.flags import parse, total_steps
 from xent.experiments.images_config import EPOCHS
 from xent.experiments.images_config import Config as Config  # every experiment has its own
 from xent.experiments.images_data import Images, load
 from xent.experiments.launch import TrainOne, launch
 from xent.experiments.scores import Scores
+from xent.experiments.training import prepare_training
 from xent.models import functional
 from xent.models.alexnet import alexnet
 from xent.models.functional import Apply, Model
@@ -43,11 +44,9 @@ from xent.train.augment import Augmentation, chain, crop, cutmix, mixup, one_of,
 from xent.train.errors import UsageError
 from xent.train.evaluate import make_evaluate, make_predict
 from xent.train.journal import read_lines
-from xent.train.loop import make_call
 from xent.train.metrics import Metrics, divide, weighted
 from xent.train.optimizers import make_optimizer
 from xent.train.progress import say
-from xent.train.session import Saving, compile_call, train
 from xent.train.sharding import Rules, place, state_shardings
 from xent.train.source import Source
 from xent.train.step import Batch, Loss, TrainState, init_state, make_train_step
@@ -141,15 +140,12 @@ def prepare(config: Config, console: Console) -> TrainOne:
         state = init_state(build(weights).params, optimizer, noise)
         return place(state, state_shardings(state, mesh, RULES)), images.source(config.batch_size, order, mesh)
 
-    state, source = start(config.run.seed)
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     say(console, "model", f"{config.model}, {count:,} parameters, epochs: {epochs}")
     height, width, _ = images.test.image.shape[1:]
     at_once = max(1, EVALUATED_PIXELS // (height * width))
     evaluate = make_evaluate(loss, images.validation._asdict(), mesh, batch_size=at_once)
-    shardings = state_shardings(state, mesh, RULES)
-    call = make_call(step, source, config.patience, single=config.steps_per_call == 1, shardings=shardings)
-    compiled = cache(lambda: compile_call(call, state, source, evaluate, console))  # by the first seed, for all
+    training = prepare_training(config, console, start=start, step=step, evaluate=evaluate, epochs=epochs)
     test = make_evaluate(loss, images.test._asdict(), mesh, batch_size=at_once)
 
     network = on_ink(apply, config.run.dtype)
@@ -159,12 +155,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
     )  # fmt: skip
 
     def train_one(config: Config, folder: Path) -> Scores:
-        state, source = start(config.run.seed)
-        state = train(
-            compiled, state, source, epochs=epochs, steps_per_call=config.steps_per_call, patience=config.patience,
-            evaluate=evaluate, folder=folder, flags=identity(config), console=console,
-            saving=Saving(config.run.save_every, config.run.keep),
-        )  # fmt: skip
+        state = training.run(config, folder)
         from xent.experiments import images_report  # matplotlib: not for a run that ends at a bad flag
         from xent.train import report
 

@@ -38,12 +38,13 @@ from rich.console import Console
 
 from xent import losses
 from xent.experiments.device import mesh_of, require_memory
-from xent.experiments.flags import RunConfig, identity, parse, require_ranges, total_steps
+from xent.experiments.flags import RunConfig, parse, require_ranges, total_steps
 from xent.experiments.language_model_finish import finish
 from xent.experiments.language_model_sample import sample
 from xent.experiments.language_model_text import load
 from xent.experiments.launch import TrainOne, launch
 from xent.experiments.scores import Scores
+from xent.experiments.training import prepare_training
 from xent.models.functional import Apply, Model, outline
 from xent.models.transformer import head_of, partitions, transformer
 from xent.train import tokens
@@ -53,10 +54,9 @@ from xent.train.loop import make_call
 from xent.train.metrics import Metrics, weighted
 from xent.train.optimizers import OptimizerConfig, make_optimizer
 from xent.train.progress import say
-from xent.train.session import Saving, compile_call, train
 from xent.train.sharding import split, state_shardings
 from xent.train.source import Source, array_source
-from xent.train.step import Batch, Loss, TrainState, init_state, make_train_step
+from xent.train.step import Batch, Loss, Step, TrainState, init_state, make_train_step
 from xent.train.tokens import windows
 
 EVALUATED_TOKENS = 8192
@@ -240,35 +240,37 @@ def prepare(config: Config, console: Console) -> TrainOne:
         weights, order, noise = jax.random.split(jax.random.key(seed), 3)
         return sharded(weights, noise), array_source(sequences, config.batch_size, order, mesh)
 
-    state, source = start(config.run.seed)
     size = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     say(console, "model", f"Transformer, {config.layers} x {config.units}, {size:,} parameters, {steps} steps")
 
-    def call(fused: bool) -> jax.stages.Wrapped:
-        step = make_train_step(make_loss(meshed, fused, mesh.shape["data"]), optimizer)
-        return make_call(step, source, config.patience, single=config.steps_per_call == 1, shardings=shardings)
+    def step(fused: bool) -> Step:
+        return make_train_step(make_loss(meshed, fused, mesh.shape["data"]), optimizer)
 
     some = max(1, EVALUATED_TOKENS // config.context)
     validated = windows(data.validation, config.context, config.context)
     evaluate = make_evaluate(make_loss(meshed, config.fused), validated, mesh, batch_size=some)
     tested = windows(data.test, config.context, max(1, config.context // 2))
     predict = make_predict(partial(told_of, meshed), tested, mesh, batch_size=some)
-    compiled = cache(lambda: compile_call(call(config.fused), state, source, evaluate, console))  # for all seeds
-    other = cache(lambda: call(not config.fused).lower(state, source.feed(0), np.int32(1)).compile())
+    training = prepare_training(
+        config, console, start=start, step=step(config.fused), evaluate=evaluate, epochs=config.epochs
+    )
+
+    @cache
+    def other() -> jax.stages.Compiled:
+        """The same training with the head that is not asked for, for its memory."""
+        state, source = start(config.run.seed)
+        call = make_call(step(not config.fused), source, config.patience, config.steps_per_call == 1, shardings)
+        return call.lower(state, source.feed(0), np.int32(1)).compile()
+
     prompt = np.array([tokens.END, *data.tokenizer.encode(config.prompt).ids])
 
     def train_one(config: Config, folder: Path) -> Scores:
-        state, source = start(config.run.seed)
-        state = train(
-            compiled, state, source, epochs=config.epochs, steps_per_call=config.steps_per_call,
-            patience=config.patience, evaluate=evaluate, folder=folder, flags=identity(config), console=console,
-            saving=Saving(config.run.save_every, config.run.keep),
-        )  # fmt: skip
+        state = training.run(config, folder)
         drawn = sample(
             apply, state.params, prompt, jax.random.key(config.run.seed), length=config.sampled,
             context=config.context, temperature=config.temperature,
         )  # fmt: skip
-        fused, dense = (compiled(), other()) if config.fused else (other(), compiled())
+        fused, dense = (training.compiled(), other()) if config.fused else (other(), training.compiled())
         return finish(
             predict(state.params)[tested["scored"]], np.asarray(drawn), {"fused": fused, "dense": dense}, data,
             config.vocabulary, config.baselines, folder, console,

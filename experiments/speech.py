@@ -33,7 +33,7 @@ from rich.console import Console
 
 from xent import losses
 from xent.experiments.device import mesh_of, require_memory
-from xent.experiments.flags import RunConfig, identity, parse, require_ranges, total_steps
+from xent.experiments.flags import RunConfig, parse, require_ranges, total_steps
 from xent.experiments.launch import TrainOne, launch
 from xent.experiments.scores import Scores
 from xent.experiments.speech_augment import other_voices
@@ -41,17 +41,16 @@ from xent.experiments.speech_data import CLASSES, STRIDE, Data, Part, load
 from xent.experiments.speech_finish import Heard, best_path, finish
 from xent.experiments.speech_scores import errors
 from xent.experiments.speech_templates import score
+from xent.experiments.training import prepare_training
 from xent.models.conv_gru import conv_gru
 from xent.models.deep_speech import deep_speech
 from xent.models.frames import output_lengths, there
 from xent.models.functional import Apply, Model, outline
 from xent.train.errors import require
 from xent.train.evaluate import make_predict
-from xent.train.loop import make_call
 from xent.train.metrics import Metrics
 from xent.train.optimizers import OptimizerConfig, make_optimizer
 from xent.train.progress import say
-from xent.train.session import Saving, compile_call, train
 from xent.train.sharding import Rules, place, state_shardings
 from xent.train.source import Source
 from xent.train.step import Batch, Loss, TrainState, init_state, make_train_step
@@ -180,7 +179,6 @@ def prepare(config: Config, console: Console) -> TrainOne:
         state = init_state(build(weights).params, optimizer, noise)
         return place(state, state_shardings(state, mesh, RULES)), data.source(config.batch_size, order, mesh)
 
-    state, source = start(config.run.seed)
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     say(console, "model", f"{config.model}, {count:,} parameters, epochs: {config.epochs}")
 
@@ -190,20 +188,12 @@ def prepare(config: Config, console: Console) -> TrainOne:
         heard = hear_validation(params)
         return heard.loss(data.validation) | errors(data.validation.texts, best_path(heard, data.validation))
 
-    shardings = state_shardings(state, mesh, RULES)
     step = make_train_step(loss, optimizer)
-    call = make_call(step, source, config.patience, single=config.steps_per_call == 1, shardings=shardings)
-    compiled = cache(lambda: compile_call(call, state, source, evaluate, console))  # by the first seed, for all
-
+    training = prepare_training(config, console, start=start, step=step, evaluate=evaluate, epochs=config.epochs)
     templates = cache(lambda: nearest_templates(config, data))  # the same for all seeds
 
     def train_one(config: Config, folder: Path) -> Scores:
-        state, source = start(config.run.seed)
-        state = train(
-            compiled, state, source, epochs=config.epochs, steps_per_call=config.steps_per_call,
-            patience=config.patience, evaluate=evaluate, folder=folder, flags=identity(config), console=console,
-            saving=Saving(config.run.save_every, config.run.keep),
-        )  # fmt: skip
+        state = training.run(config, folder)
         scores = finish(hear_test(state.params), data.test, config.beam, folder)
         return {**scores, **templates()}
 
