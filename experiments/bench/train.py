@@ -6,8 +6,8 @@
 
 Data are generated: 60000 images of random bytes, random tokens. At the first of the batch sizes of `digits` its step
 stands beside PyTorch's, a plain optax script's, and the two products that it cannot avoid; "again" is the first case a
-second time: its ratio to the first is noise alone. The losses of the first 50 steps start from the same bits on every
-machine. --quick takes fewer batch sizes.
+second time: its ratio to the first is noise alone. The losses of the first 50 steps, of speech ten, start from the
+same bits on every machine. --quick takes fewer batch sizes.
 """
 
 from collections.abc import Iterator
@@ -75,7 +75,7 @@ def plan(experiment: str, asked: Asked) -> Plan:
 
     of = {"experiment": experiment, "what": "step", "batch": asked.batch_size, **contribution.sizes(asked.hidden)}
     name = f"{experiment}, batch {asked.batch_size}"
-    return Plan(name, of, "float32", "step", cases, lambda: train_start.curve(begin()))
+    return Plan(name, of, "float32", "step", cases, lambda: train_start.curve(begin(), contribution.curve))
 
 
 def says(config: Config) -> list[tuple[str, str]]:

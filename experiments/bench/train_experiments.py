@@ -63,6 +63,8 @@ class Contribution:
     """Those of --quick."""
     slower: int = 1
     """How many times as long its step takes as that of digits, roughly: a sample has as many times fewer steps."""
+    curve: int = 50
+    """First steps whose losses are kept."""
     beside: Callable[[Asked], list[Case]] = lambda _: []
     """What takes turns with it."""
 
@@ -171,6 +173,8 @@ CONTRIBUTIONS = {
         beside=_beside_language_model,
     ),
     "gan": Contribution(_gan, lambda hidden: {"inputs": 64, "hidden": hidden}, (64,), (64,), slower=2),
-    "speech": Contribution(_speech, lambda _: {"frames": FRAMES, "characters": CHARACTERS}, (32,), (32,), slower=100),
+    "speech": Contribution(
+        _speech, lambda _: {"frames": FRAMES, "characters": CHARACTERS}, (32,), (32,), slower=200, curve=10
+    ),
     "saturation": Contribution(_saturation, lambda hidden: {"inputs": 64, "hidden": hidden}, (64,), (64,)),
 }

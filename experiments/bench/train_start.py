@@ -19,7 +19,6 @@ from xent.train.source import Source, array_source
 from xent.train.step import Loss, Step, TrainState, init_state, make_train_step
 
 STEPS_PER_CALL = 100
-CURVE_STEPS = 50
 PATIENCE = 20
 
 
@@ -137,7 +136,7 @@ def case(begin: Callable[[], Started], name: str, steps: int, *, single: bool = 
     return Case(name, build, steps)
 
 
-def curve(started: Started, steps: int = CURVE_STEPS) -> tuple[float, ...]:
+def curve(started: Started, steps: int) -> tuple[float, ...]:
     """The loss of each of the first steps, in nats."""
     state, found = jax.tree.map(jnp.copy, started.state), []
     for step in range(steps):
