@@ -29,7 +29,6 @@ from xent import losses
 from xent.experiments import baselines as sklearn
 from xent.experiments.device import mesh_of, require_memory
 from xent.experiments.flags import parse, total_steps
-from xent.experiments.images_config import EPOCHS
 from xent.experiments.images_config import Config as Config  # every experiment has its own
 from xent.experiments.images_data import Images, load
 from xent.experiments.launch import TrainOne, launch
@@ -60,7 +59,7 @@ EVALUATED_PIXELS = 2**20
 def model_of(config: Config, shape: Sequence[int], outputs: int) -> partial[Model]:
     """The builder of the network, which is missing its key alone."""
     sizes: Any = {"inputs": tuple(shape), "outputs": outputs, "dtype": config.run.dtype}
-    dropout = 0.5 if config.dropout is None else config.dropout
+    dropout = config.recipe.dropout
     if config.model == "lenet":
         return partial(lenet, **sizes)
     if config.model == "alexnet":
@@ -122,7 +121,7 @@ def load_images(config: Config, console: Console) -> Images:
 def prepare(config: Config, console: Console) -> TrainOne:
     """Load the data and compile the step once for all seeds; give the function that trains one."""
     images = load_images(config, console)
-    epochs = config.epochs or (EPOCHS[config.model] if config.dataset == "digits" else 10)
+    epochs = config.recipe.epochs
     build = model_of(config, images.test.image.shape[1:], len(images.classes))
     try:
         apply, shapes = functional.outline(build)
