@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec as P
 
 from xent.losses import (
     fused_linear,
@@ -387,27 +386,3 @@ def test_bad_arguments_are_told_of_in_a_line(arguments, message):
 def test_a_loss_with_no_value_for_each_token_is_refused():
     with pytest.raises(ValueError, match=r"loss must give a value for each of 13 tokens, got .* float32 \(\)"):
         fused_linear(lambda logits, labels: cross_entropy(logits, labels).mean())(HIDDEN, KERNEL, LABELS)
-
-
-def test_inside_of_shard_map_a_loss_closes_over_arrays_that_vary_as_the_tokens_do_or_says_what_to_do():
-    mesh = jax.make_mesh((1, 1), ("tokens", "classes"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
-    specs = (P("tokens"), P(None, "classes"), P("tokens"), P())
-
-    def gradient(prepare):
-        """Of the summed loss in a factor that the loss closes over."""
-
-        def of_shard(hidden, kernel, labels, factor):
-            def total(factor):
-                factor = prepare(factor)
-                scaled = fused_linear(lambda z, y, axis_name: factor * cross_entropy(z, y, axis_name=axis_name))
-                return scaled(hidden, kernel, labels, axis_name="classes", reduction="sum")
-
-            return jax.lax.psum(jax.grad(total)(factor), "tokens")
-
-        mapped = jax.shard_map(of_shard, mesh=mesh, in_specs=specs, out_specs=P())
-        return jax.jit(mapped)(HIDDEN, KERNEL, LABELS, jnp.float32(2))
-
-    with pytest.raises(ValueError, match=r'must vary over .*: jax\.lax\.pcast\(array, \(\'tokens\',\), to="varying"\)'):
-        gradient(lambda factor: factor)
-    varying = gradient(lambda factor: jax.lax.pcast(factor, ("tokens",), to="varying"))
-    close(varying, jax.jit(lambda h, k: cross_entropy(h @ k, LABELS).sum())(HIDDEN, KERNEL))

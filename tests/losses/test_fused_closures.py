@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from xent.losses import fused_linear, linear_distillation, linear_softmax_cross_entropy
+from xent.losses import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 
 def normal(seed, *shape):
@@ -97,3 +99,28 @@ def test_small_arguments():
         linear_softmax_cross_entropy(HIDDEN, KERNEL, labels, class_weights="a")
     with pytest.raises(ValueError, match="teacher_hidden must be"):
         linear_distillation(HIDDEN, KERNEL, 1.0, KERNEL)
+
+
+def test_inside_of_shard_map_a_loss_closes_over_arrays_that_vary_as_the_tokens_do_or_says_what_to_do():
+    mesh = jax.make_mesh((1, 1), ("tokens", "classes"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    labels, specs = np.arange(16) % 7, (P("tokens"), P(None, "classes"), P("tokens"), P())
+
+    def gradient(prepare):
+        """Of the summed loss in a factor that the loss closes over."""
+
+        def of_shard(hidden, kernel, labels, factor):
+            def total(factor):
+                factor = prepare(factor)
+                scaled = fused_linear(lambda z, y, axis_name: factor * cross_entropy(z, y, axis_name=axis_name))
+                return scaled(hidden, kernel, labels, axis_name="classes", reduction="sum")
+
+            return jax.lax.psum(jax.grad(total)(factor), "tokens")
+
+        mapped = jax.shard_map(of_shard, mesh=mesh, in_specs=specs, out_specs=P())
+        return jax.jit(mapped)(HIDDEN, KERNEL, labels, np.float32(2))
+
+    with pytest.raises(ValueError, match=r'must vary over .*: jax\.lax\.pcast\(array, \(\'tokens\',\), to="varying"\)'):
+        gradient(lambda factor: factor)
+    varying = gradient(lambda factor: jax.lax.pcast(factor, ("tokens",), to="varying"))
+    plain = jax.jit(lambda hidden, kernel: cross_entropy(hidden @ kernel, labels).sum())(HIDDEN, KERNEL)
+    np.testing.assert_allclose(varying, plain, 1e-5)
