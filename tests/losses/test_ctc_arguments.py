@@ -1,5 +1,7 @@
-"""What ctc_loss says of arguments that do not fit."""
+"""What ctc_loss says of arguments that do not fit, and of those that hold nothing."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -32,3 +34,30 @@ def test_arguments_that_do_not_fit(arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         ctc_loss(**(good | arguments))
     assert "\n" not in str(error.value)
+
+
+def test_nothing_to_hear_and_nothing_to_say():
+    y, label_paddings = np.ones((2, 2), int), np.array([[1, 1], [0, 1]])
+
+    @jax.jit
+    def of_padding(x):
+        values, pull = jax.vjp(lambda x: ctc_loss(x, np.ones(x.shape[:2]), y, label_paddings), x)
+        return values, *pull(jnp.array([1.0, 0.0]))
+
+    for frames in (0, 2):
+        values, gradient = of_padding(np.ones((2, frames, 3), np.float32))
+        np.testing.assert_array_equal(values, [0, np.inf])
+        assert (np.asarray(gradient) == 0).all()
+
+    @jax.jit
+    def of_blanks(x):
+        nothing = np.zeros(0, int)
+        empty = ctc_loss(jnp.ones((0, 4, 3)), np.zeros((0, 4)), np.ones((0, 2), int), np.zeros((0, 2)))
+        certain = ctc_loss(jnp.ones((4, 1)), np.zeros(4), nothing, nothing)
+        return ctc_loss(x, np.zeros(4), nothing, nothing, blank_id=2), certain, empty
+
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32) * 3
+    blanks_only, certain, empty = of_blanks(x)
+    np.testing.assert_allclose(blanks_only, (np.log(np.exp(x).sum(-1)) - x[:, 2]).sum(dtype=float), rtol=2e-7)
+    assert certain == 0
+    assert empty.shape == (0,)

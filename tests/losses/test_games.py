@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.test_util import check_grads
 
 from xent.losses import discriminator_loss, mean, minimax_generator_loss, non_saturating_generator_loss
 
@@ -67,9 +66,9 @@ def test_the_best_discriminator_of_equal_distributions_loses_log_4():
 
 
 def test_the_generators_pull_the_same_way_and_one_of_them_saturates():
-    z = jnp.array([-20.0, 0.0, 20.0])
-    minimax = jax.vmap(jax.grad(minimax_generator_loss))(z)
-    non_saturating = jax.vmap(jax.grad(non_saturating_generator_loss))(z)
+    losses = minimax_generator_loss, non_saturating_generator_loss
+    gradients = jax.jit(lambda z: [jax.vmap(jax.grad(loss))(z) for loss in losses])
+    minimax, non_saturating = gradients(np.float32([-20, 0, 20]))
     np.testing.assert_allclose(minimax, -1 / (1 + np.exp([20.0, 0, -20.0])), rtol=1e-6)
     np.testing.assert_allclose(non_saturating, minimax[::-1], rtol=1e-6)
 
@@ -91,9 +90,11 @@ def test_smoothing_is_of_the_real_samples_alone():
     )
 
 
-@every_loss
-def test_derivatives_of_order_2(loss):
-    check_grads(jax.jit(loss), (jnp.array([-2.0, 0.3, 1.5]),), order=2, modes=["fwd", "rev"], eps=1e-2)
+def test_derivatives_of_order_2(check_derivatives):
+    def of_all(z):
+        return {name: loss(z) for name, loss in ALL.items()}
+
+    check_derivatives(of_all, (np.float32([-2.0, 0.3, 1.5]),), step=1e-2)
 
 
 @every_loss

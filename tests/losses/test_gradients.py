@@ -27,7 +27,11 @@ from xent.losses import (
 inf, nan = np.inf, np.nan
 gradient_of, product_of = softmax_cross_entropy_gradient, softmax_cross_entropy_hessian_vector_product
 fisher_of = softmax_cross_entropy_fisher_diagonal
-jitted_gradient, jitted_product = jax.jit(gradient_of), jax.jit(product_of)
+jitted_gradient, jitted_product = (jax.jit(f, static_argnames="axis") for f in (gradient_of, product_of))
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def plain(x, t):
@@ -94,7 +98,7 @@ def test_softmax_against_60_digits(oracle, classes):
 
 def test_softmax_keeps_a_small_weight_beside_a_large_one(oracle):
     """sum(t) is 1 in float32, and so is t_0; ties, and no weight at all, as well."""
-    x, t = jnp.array([[30.0, 0.0], [0.0, 40.0]]), jnp.array([[1.0, 1e-9], [1e-9, 1.0]])
+    x, t = np.float32([[30.0, 0.0], [0.0, 40.0]]), np.float32([[1.0, 1e-9], [1e-9, 1.0]])
     got = jitted_gradient(x, t)
     small = np.float64(np.float32(1e-9))
     p = np.exp(-np.array([30.0, 40.0]))  # of the other class, to its first 13 digits
@@ -103,31 +107,41 @@ def test_softmax_keeps_a_small_weight_beside_a_large_one(oracle):
     tied = np.array([[0.5, 0.5, 1e-9], [0.0, 0.0, 0.0]], np.float32)
     e = np.exp(np.array([30.0, 0.0, 0.0]))
     true = e / e.sum() * tied.astype(np.float64).sum(-1, keepdims=True) - tied
-    assert oracle.ulps(jitted_gradient(jnp.array([[30.0, 0, 0]] * 2), tied), true) <= 8
+    assert oracle.ulps(jitted_gradient(np.float32([[30, 0, 0]] * 2), tied), true) <= 8
 
 
 def test_softmax_is_what_jax_derives():
-    x, y = jax.random.normal(jax.random.key(0), (3, 5)) * 3, jnp.array([0, 4, 2])
-    v, t = jax.random.normal(jax.random.key(1), x.shape), jax.random.uniform(jax.random.key(2), x.shape)
-    for loss, labels in ((softmax_cross_entropy_with_integer_labels, y), (plain, t)):
-        total = lambda x, loss=loss, labels=labels: loss(x, labels).sum()  # noqa: E731
-        np.testing.assert_allclose(gradient_of(x, labels), jax.grad(total)(x), atol=1e-6)
-        product = jax.jvp(jax.grad(total), (x,), (v,))[1]
-        np.testing.assert_allclose(product_of(x, labels, v), product, atol=1e-6)
-        hessian = jax.hessian(lambda x, loss=loss, labels=labels: loss(x, labels)[1])(x)[1, :, 1]
-        columns = jax.vmap(lambda e, labels=labels: product_of(x[1], labels[1], e))(jnp.eye(5))
-        np.testing.assert_allclose(columns, hessian, atol=1e-6)
-    np.testing.assert_allclose(
-        fisher_of(x[1]), jnp.diag(jax.hessian(lambda x: plain(x, jnp.eye(5)[0]))(x[1])), atol=1e-6
-    )
+    x, v = 3 * normal(0, 3, 5), normal(1, 3, 5)
+    y, t = np.array([0, 4, 2]), np.random.default_rng(2).random((3, 5), np.float32)
+
+    def pairs(loss, x, labels, v):
+        """(ours, what JAX derives): the gradient, a Hessian product, and all of a row's Hessian."""
+        gradient = jax.grad(lambda x: loss(x, labels).sum())
+        yield gradient_of(x, labels), gradient(x)
+        yield product_of(x, labels, v), jax.jvp(gradient, (x,), (v,))[1]
+        columns = jax.vmap(lambda e: product_of(x[1], labels[1], e))(jnp.eye(5))
+        yield columns, jax.hessian(lambda x: loss(x, labels)[1])(x)[1, :, 1]
+
+    @jax.jit
+    def found(x, y, t, v):
+        diagonal = jnp.diag(jax.hessian(lambda x: plain(x, jnp.eye(5)[0]))(x[1]))
+        hard = pairs(softmax_cross_entropy_with_integer_labels, x, y, v)
+        return [*hard, *pairs(plain, x, t, v), (fisher_of(x[1]), diagonal)]
+
+    for ours, derived in found(x, y, t, v):
+        np.testing.assert_allclose(ours, derived, atol=1e-6)
 
 
 def test_the_closed_forms_are_differentiable_themselves():
-    x, v = jax.random.normal(jax.random.key(3), (2, 5))
-    np.testing.assert_allclose(jax.jvp(partial(gradient_of, labels=2), (x,), (v,))[1], product_of(x, 2, v), atol=1e-6)
-    third = jax.jacfwd(jax.hessian(partial(plain, t=jnp.eye(5)[0])))(x)
-    ours = jax.jacrev(lambda x: jax.vmap(lambda e: product_of(x, 2, e))(jnp.eye(5)))(x)
-    np.testing.assert_allclose(ours, third, atol=1e-6)
+    @jax.jit
+    def found(x, v):
+        of_gradient = jax.jvp(partial(gradient_of, labels=2), (x,), (v,))[1]
+        third = jax.jacrev(lambda x: jax.vmap(lambda e: product_of(x, 2, e))(jnp.eye(5)))(x)
+        plain_third = jax.jacfwd(jax.hessian(partial(plain, t=jnp.eye(5)[0])))(x)
+        return (of_gradient, product_of(x, 2, v)), (third, plain_third)
+
+    for ours, expected in found(*normal(3, 2, 5)):
+        np.testing.assert_allclose(ours, expected, atol=1e-6)
 
 
 vectors = st.lists(st.floats(-30, 30, width=32), min_size=5, max_size=5).map(partial(np.array, dtype=np.float32))
@@ -150,58 +164,79 @@ def test_laws_of_the_hessian(x, u, v, y, c):
 
 
 def test_gauss_newton_between_jacobians():
-    inputs, y = jax.random.normal(jax.random.key(4), (6, 3)), jnp.arange(6) % 4
-    params = {"a": jax.random.normal(jax.random.key(5), (3, 5)), "b": jax.random.normal(jax.random.key(6), (5, 4))}
-    v = jax.tree.map(lambda p: jnp.cos(p * 7), params)
+    inputs, y, params = normal(4, 6, 3), np.arange(6) % 4, {"a": normal(5, 3, 5), "b": normal(6, 5, 4)}
+    v = jax.tree.map(lambda p: np.cos(p * 7), params)
+    loss, gauss_newton = softmax_cross_entropy_with_integer_labels, softmax_cross_entropy_gauss_newton_vector_product
 
     def apply(params):
         return jnp.tanh(inputs @ params["a"]) @ params["b"]
 
-    product = jax.jit(lambda p, v: softmax_cross_entropy_gauss_newton_vector_product(apply, p, y, v))(params, v)
-    flat, unravel = ravel_pytree(params)
-    j = jax.jacobian(lambda f: apply(unravel(f)))(flat)
-    h = jax.vmap(jax.hessian(softmax_cross_entropy_with_integer_labels))(apply(params), y)
-    matrix = jnp.einsum("nip,nij,njq->pq", j, h, j)
-    expected = matrix @ ravel_pytree(v)[0]
-    np.testing.assert_allclose(ravel_pytree(product)[0], expected, atol=2e-5)
-    # Where the logits are linear in the parameters it is the Hessian.
-    linear = lambda k: inputs @ k  # noqa: E731
-    k, w = params["a"][:, :4], v["a"][:, :4]
-    total = lambda k: softmax_cross_entropy_with_integer_labels(linear(k), y).sum()  # noqa: E731
-    product = softmax_cross_entropy_gauss_newton_vector_product(linear, k, y, w)
-    np.testing.assert_allclose(product, jax.jvp(jax.grad(total), (k,), (w,))[1], atol=1e-5)
+    def linear(k):
+        return inputs @ k
+
+    @jax.jit
+    def found(params, v, y):
+        flat, unravel = ravel_pytree(params)
+        j = jax.jacobian(lambda f: apply(unravel(f)))(flat)
+        h = jax.vmap(jax.hessian(loss))(apply(params), y)
+        matrix = jnp.einsum("nip,nij,njq->pq", j, h, j)
+        product = ravel_pytree(gauss_newton(apply, params, y, v))[0]
+        # Where the logits are linear in the parameters it is the Hessian.
+        k, w = params["a"][:, :4], v["a"][:, :4]
+        of_hessian = jax.jvp(jax.grad(lambda k: loss(linear(k), y).sum()), (k,), (w,))[1]
+        return (product, matrix @ ravel_pytree(v)[0]), (gauss_newton(linear, k, y, w), of_hessian)
+
+    (product, expected), (of_linear, of_hessian) = found(params, v, y)
+    np.testing.assert_allclose(product, expected, atol=2e-5)
+    np.testing.assert_allclose(of_linear, of_hessian, atol=1e-5)
 
 
 def test_axes_selections_and_dtypes():
-    x, y = jax.random.normal(jax.random.key(7), (4, 3, 2)), jnp.array([[0, 3], [1, 2], [7, 5]]).T
-    v = jnp.sin(9 * x)
-    total = lambda x, **kw: softmax_cross_entropy_with_integer_labels(x, y[:1].reshape(3), (0, 2), **kw).sum()  # noqa: E731
-    for kwargs in ({}, dict(where=jnp.array([True, False, True])), dict(where=x > -0.5)):
-        labels = y[:1].reshape(3)
-        np.testing.assert_allclose(
-            gradient_of(x, labels, (0, 2), **kwargs), jax.grad(partial(total, **kwargs))(x), atol=1e-6
-        )
-        product = jax.jvp(jax.grad(partial(total, **kwargs)), (x,), (v,))[1]
-        np.testing.assert_allclose(product_of(x, labels, v, (0, 2), **kwargs), product, atol=1e-6)
-    assert (fisher_of(x, (0, 2), jnp.array([True, False, True]))[:, 1] == 0).all()
+    x, labels, axes = normal(7, 4, 3, 2), np.array([0, 1, 7]), (0, 2)
+    kept = np.array([True, False, True])
+
+    @jax.jit
+    def found(x, v, labels, kept):
+        pairs = []
+        for where in (None, kept, x > -0.5):
+            total = partial(softmax_cross_entropy_with_integer_labels, labels=labels, axis=axes, where=where)
+            gradient = jax.grad(lambda x: total(x).sum())  # noqa: B023
+            pairs.append((gradient_of(x, labels, axes, where=where), gradient(x)))
+            pairs.append((product_of(x, labels, v, axes, where=where), jax.jvp(gradient, (x,), (v,))[1]))
+        return pairs, fisher_of(x, axes, kept)
+
+    compared, fisher = found(x, np.sin(9 * x), labels, kept)
+    for ours, derived in compared:
+        np.testing.assert_allclose(ours, derived, atol=1e-6)
+    assert (fisher[:, 1] == 0).all()
     half = x.astype(jnp.bfloat16)
-    result = gradient_of(half, y[:1].reshape(3), (0, 2))
+    result, wide = (jitted_gradient(x, labels, axes) for x in (half, half.astype(np.float32)))
     assert result.dtype == jnp.bfloat16
-    assert (result == gradient_of(half.astype(jnp.float32), y[:1].reshape(3), (0, 2)).astype(jnp.bfloat16)).all()
+    assert (np.asarray(result) == np.asarray(wide).astype(jnp.bfloat16)).all()
 
 
 @pytest.mark.parametrize("jit", [jax.jit, lambda f: f])
 def test_rows_without_a_loss_are_nan_and_poison_nothing(jit):
-    x = jnp.array([[nan, 0, 0], [inf, 0, 0], [-inf] * 3, [0, 0, 0], [0, 0, 0], [1, 2, 3]])
-    y, undefined = jnp.array([0, 0, 0, -1, 3, 1]), np.arange(6) < 5
-    for f in (lambda x: gradient_of(x, y), lambda x: product_of(x, y, jnp.ones_like(x).at[:, 0].set(0))):
-        np.testing.assert_array_equal(np.isnan(jit(f)(x)), undefined[:, None] & [True] * 3)
-        through = jit(jax.grad(lambda x, f=f: f(x)[-1, 1]))(x)
+    x = np.float32([[nan, 0, 0], [inf, 0, 0], [-inf] * 3, [0, 0, 0], [0, 0, 0], [1, 2, 3]])
+    y, undefined = np.array([0, 0, 0, -1, 3, 1]), np.arange(6) < 5
+    v = np.ones_like(x)
+    v[:, 0] = 0
+    one = jnp.asarray(np.arange(18).reshape(x.shape) == 16, jnp.float32)  # [-1, 1]
+
+    def derived(x):
+        """Gradient and Hessian product, and what an element of the last row sends back through each."""
+        of_gradient, pull_gradient = jax.vjp(lambda x: gradient_of(x, y), x)
+        of_product, pull_product = jax.vjp(lambda x: product_of(x, y, v), x)
+        return [(of_gradient, *pull_gradient(one)), (of_product, *pull_product(one))]
+
+    for value, through in jax.device_get(jit(derived)(x)):
+        np.testing.assert_array_equal(np.isnan(value), undefined[:, None] & [True] * 3)
         assert (through[:-1] == 0).all()
         assert (through[-1] != 0).all()
-    t = jnp.array([[0.5, 0.5, nan], [-0.5, 1, 0.5], [0.2, 0.3, 0.5]])
-    np.testing.assert_array_equal(np.isnan(gradient_of(jnp.zeros((3, 3)), t))[:, 0], [True, True, False])
-    np.testing.assert_array_equal(np.isnan(fisher_of(x))[:, 0], np.arange(6) < 3)
+    t = np.float32([[0.5, 0.5, nan], [-0.5, 1, 0.5], [0.2, 0.3, 0.5]])
+    of_labels, fisher = map(np.asarray, jit(lambda t, x: (gradient_of(jnp.zeros((3, 3)), t), fisher_of(x)))(t, x))
+    np.testing.assert_array_equal(np.isnan(of_labels)[:, 0], [True, True, False])
+    np.testing.assert_array_equal(np.isnan(fisher)[:, 0], np.arange(6) < 3)
 
 
 # Of the sigmoid.
@@ -231,19 +266,28 @@ def test_sigmoid_against_60_digits(oracle, label):
 
 
 def test_sigmoid_is_what_jax_derives():
-    z, y = jax.random.normal(jax.random.key(8), (4, 3)) * 3, jnp.array([[0, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 1]])
-    v = jnp.sin(5 * z)
-    total = lambda z: sigmoid_binary_cross_entropy(z, y).sum()  # noqa: E731
-    np.testing.assert_allclose(sigmoid_binary_cross_entropy_gradient(z, y), jax.grad(total)(z), 1e-6)
-    product = sigmoid_binary_cross_entropy_hessian_vector_product(z, y, v)
-    np.testing.assert_allclose(product, jax.jvp(jax.grad(total), (z,), (v,))[1], 1e-6)
-    diagonal = jnp.diag(jax.hessian(total)(z).reshape(12, 12))
-    np.testing.assert_allclose(sigmoid_binary_cross_entropy_fisher_diagonal(z).ravel(), diagonal, 1e-6)
-    inputs = jax.random.normal(jax.random.key(9), (4, 2))
-    k, w = jnp.ones((2, 3)), jnp.arange(6.0).reshape(2, 3)
-    product = sigmoid_binary_cross_entropy_gauss_newton_vector_product(lambda k: inputs @ k, k, y, w)
-    np.testing.assert_allclose(product, jax.jvp(jax.grad(lambda k: total(inputs @ k)), (k,), (w,))[1], 1e-5, 1e-6)
-    bad = sigmoid_binary_cross_entropy_gradient(jnp.array([nan, 1.0, inf]), jnp.array([0.0, nan, 1.0]))
+    z, y = 3 * normal(8, 4, 3), np.array([[0, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 1]])
+    inputs, k, w = normal(9, 4, 2), np.ones((2, 3), np.float32), np.arange(6, dtype=np.float32).reshape(2, 3)
+
+    @jax.jit
+    def found(z, v, k, w):
+        def product(f, x, v):
+            return jax.jvp(jax.grad(f), (x,), (v,))[1]
+
+        total = lambda z: sigmoid_binary_cross_entropy(z, y).sum()  # noqa: E731
+        diagonal = jnp.diag(jax.hessian(total)(z).reshape(12, 12)).reshape(4, 3)
+        gauss_newton = sigmoid_binary_cross_entropy_gauss_newton_vector_product(lambda k: inputs @ k, k, y, w)
+        return [
+            (sigmoid_binary_cross_entropy_gradient(z, y), jax.grad(total)(z)),
+            (sigmoid_binary_cross_entropy_hessian_vector_product(z, y, v), product(total, z, v)),
+            (sigmoid_binary_cross_entropy_fisher_diagonal(z), diagonal),
+        ], (gauss_newton, product(lambda k: total(inputs @ k), k, w))
+
+    elementwise, of_linear = found(z, np.sin(5 * z), k, w)
+    for ours, derived in elementwise:
+        np.testing.assert_allclose(ours, derived, 1e-6)
+    np.testing.assert_allclose(*of_linear, 1e-5, 1e-6)
+    bad = sigmoid_binary_cross_entropy_gradient(np.float32([nan, 1.0, inf]), np.float32([0.0, nan, 1.0]))
     np.testing.assert_array_equal(bad, [nan, nan, 0])
 
 

@@ -175,14 +175,15 @@ def test_top_k_derivatives_are_finite(tail):
 
 @pytest.mark.parametrize("jit", [pytest.param(jax.jit, id="jit"), pytest.param(lambda f: f, id="eager")])
 def test_top_k_undefined_rows_poison_themselves_only(jit):
-    z = np.float32([[nan, 0, 0], [inf, 0, 0], [-inf] * 3, [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 1, 2]])
-    classes = np.array([[0, 1]] * 3 + [[0, 3], [-1, 0], [0, 1], [0, 1], [1, 2]])
-    t = np.float32([[0.5, 0.2]] * 5 + [[nan, 0.5], [-0.1, 0.5], [0.4, 0.4]])
-    undefined = np.arange(8) < 7
+    # Nine rows of three, as for the dense losses: what these have compiled, one operation after the other, serves both.
+    z = np.float32([[nan, 0, 0], [inf, 0, 0], [-inf] * 3, *[[0, 0, 0]] * 5, [0, 1, 2]])
+    classes = np.array([[0, 1]] * 3 + [[0, 3], [-1, 0], [0, 1], [0, 1], [0, 1], [1, 2]])
+    t = np.float32([[0.5, 0.2]] * 5 + [[nan, 0.5], [-0.1, 0.5], [inf, 0.5], [0.4, 0.4]])
+    undefined = np.arange(9) < 8
 
     def derived(z):
         losses, pull_back = jax.vjp(lambda z: distillation_top_k(z, classes, t), z)
-        return losses, *(pull_back(jnp.asarray(w))[0] for w in (np.float32(~undefined), np.full(8, 1e-30, np.float32)))
+        return losses, *(pull_back(jnp.asarray(w))[0] for w in (np.float32(~undefined), np.full(9, 1e-30, np.float32)))
 
     losses, clean, poisoned = map(np.asarray, jit(derived)(z))
     np.testing.assert_array_equal(np.isnan(losses), undefined)
