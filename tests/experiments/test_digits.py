@@ -2,12 +2,9 @@
 
 import csv
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -134,28 +131,6 @@ def test_seeds_that_are_done_are_not_done_again(xent, tmp_path):
     assert xent("resume", run).code == 0
     assert (run / "results.csv").read_text() == expected
     assert (run / "seed-0/timing.jsonl").read_text() == before
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_run_that_is_stopped_is_resumed_to_the_same_end(xent, tmp_path, number):
-    flags = ("--epochs", "60", "--no-baselines")
-    assert xent("digits", *flags, "--out", "whole").code == 0
-    command = [sys.executable, "-m", "xent.experiments", "digits", *flags, "--out", "parts", "--steps-per-call", "100"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    log = Path(tmp_path, "parts", "metrics.jsonl")
-    while process.poll() is None and not (log.exists() and log.read_text().count("\n") > 3):
-        time.sleep(0.005)
-    os.kill(process.pid, number)
-    _, said = process.communicate(timeout=60)
-    if number == signal.SIGKILL:
-        assert process.returncode == -number
-    else:
-        assert process.returncode == 128 + number
-        assert "continue with: xent resume parts" in said
-    assert len(log.read_text().splitlines()) < 60
-    assert xent("resume", "parts").code == 0
-    assert log.read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
-    assert (tmp_path / "parts/results.csv").read_text() == (tmp_path / "whole/results.csv").read_text()
 
 
 def test_the_three_ways_to_start_are_one(tmp_path):
