@@ -38,13 +38,14 @@ def table(xent_or_optax):
     """The cells of the table of edges that can be computed."""
     cross_entropy = xent_or_optax.softmax_cross_entropy_with_integer_labels
 
+    @jax.jit
     def loss(logits, label):
-        return cross_entropy(jnp.asarray(logits)[None], jnp.array([label]))[0]
+        return cross_entropy(jnp.asarray(logits)[None], jnp.asarray(label)[None])[0]
 
     noise = jax.random.normal(jax.random.key(0), (8192,)).astype(jnp.bfloat16)
     rows = [([30.0, 0.0, 0.0], 0), ([1000001.0, 1000000.0], 0), ([1.0, 2.0, 3.0], -1), ([1.0, 2.0, 3.0], 3), (noise, 5)]
     gradient = jax.grad(loss)(jnp.array([1.0, 2.0, 3.0]), 3)
-    values = [loss(*row) for row in rows]
+    values = [loss(jnp.array(logits), label) for logits, label in rows]
     return [(f"{float(value):.8g}", value.dtype.name) for value in values], bool(jnp.isfinite(gradient).all())
 
 
