@@ -211,7 +211,8 @@ def test_what_is_compiled_for_absent_chips_is_the_step_that_runs():
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, found.state)
 
 
-def test_a_run_leaves_pictures_and_goes_on_to_the_same_bits(xent, tmp_path, state_of, another_judge):
+def test_a_run_leaves_pictures_and_goes_on_to_the_same_bits(xent, tmp_path, state_of, another_judge, monkeypatch):
+    monkeypatch.setattr(gan_game, "COLUMNS", 3)  # most of the time that a picture takes
     outcome = xent("gan", *TINY, "--keep", "9", "--out", "whole")
     assert outcome.code == 0, outcome.err
     for part in ("discriminator and generator of", "held-out images", "uniform noise"):
