@@ -60,7 +60,7 @@ def generator(
 
     Example:
       >>> apply, params = generator(jax.random.key(0), latent=4, hidden=16, shape=(8, 8, 1))
-      >>> apply(params, jax.random.normal(jax.random.key(1), (3, 4))).shape
+      >>> jax.jit(apply)(params, jnp.zeros((3, 4))).shape
       (3, 8, 8, 1)
 
     Source: Goodfellow et al., Generative Adversarial Nets, 2014, https://arxiv.org/abs/1406.2661; tanh from Radford,
@@ -87,7 +87,7 @@ def discriminator(
 
     Example:
       >>> apply, params = discriminator(jax.random.key(0), inputs=64, hidden=16)
-      >>> apply(params, jnp.zeros((3, 8, 8, 1))).shape
+      >>> jax.jit(apply)(params, jnp.zeros((3, 8, 8, 1))).shape
       (3,)
 
     Source: Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661; leaky units from Radford, Metz and Chintala 2015,

@@ -204,8 +204,8 @@ def transformer(
       ValueError: if the units cannot be dealt to the heads in pairs.
 
     Example:
-      >>> apply, params = transformer(jax.random.key(0), vocabulary=100, units=16, layers=2, heads=2)
-      >>> apply(params, jnp.zeros((3, 5), jnp.int32)).shape
+      >>> apply, params = transformer(jax.random.key(0), vocabulary=100, units=16, layers=1, heads=2)
+      >>> jax.jit(apply)(params, jnp.zeros((3, 5), jnp.int32)).shape
       (3, 5, 16)
       >>> head_of(params).kernel.shape
       (100, 16)

@@ -38,13 +38,15 @@ def table(xent_or_optax):
     """The cells of the table of edges that can be computed."""
     cross_entropy = xent_or_optax.softmax_cross_entropy_with_integer_labels
 
+    @jax.jit
     def loss(logits, label):
-        return cross_entropy(jnp.asarray(logits)[None], jnp.array([label]))[0]
+        return cross_entropy(jnp.asarray(logits)[None], jnp.asarray(label)[None])[0]
 
     noise = jax.random.normal(jax.random.key(0), (8192,)).astype(jnp.bfloat16)
     rows = [([30.0, 0.0, 0.0], 0), ([1000001.0, 1000000.0], 0), ([1.0, 2.0, 3.0], -1), ([1.0, 2.0, 3.0], 3), (noise, 5)]
     gradient = jax.grad(loss)(jnp.array([1.0, 2.0, 3.0]), 3)
-    return [(f"{float(loss(*row)):.8g}", loss(*row).dtype.name) for row in rows], bool(jnp.isfinite(gradient).all())
+    values = [loss(jnp.array(logits), label) for logits, label in rows]
+    return [(f"{float(value):.8g}", value.dtype.name) for value in values], bool(jnp.isfinite(gradient).all())
 
 
 def test_the_table_of_edges_is_what_happens():
@@ -63,23 +65,31 @@ def test_the_table_of_edges_is_what_happens():
 
 def example_arrays():
     """What the README's tables call by name."""
-    key = iter(jax.random.split(jax.random.key(0), 20))
+    draw = np.random.default_rng(0)
+
+    def normal(*shape):
+        return jnp.asarray(draw.normal(size=shape), jnp.float32)
+
+    def distributions():
+        return jnp.asarray(draw.dirichlet(np.ones(3), 4), jnp.float32)
+
+    p, q = distributions(), distributions()
     arrays = {
-        "logits": jax.random.normal(next(key), (4, 3)),
-        "teacher": jax.random.normal(next(key), (4, 3)),
-        "vector": jax.random.normal(next(key), (4, 3)),
+        "logits": normal(4, 3),
+        "teacher": normal(4, 3),
+        "vector": normal(4, 3),
         "labels": jnp.array([0, 2, 1, 1]),
-        "targets": jax.nn.softmax(jax.random.normal(next(key), (4, 3))),
-        "z": jax.random.normal(next(key), (4, 3)),
-        "yes": jax.random.bernoulli(next(key), 0.5, (4, 3)).astype(jnp.float32),
+        "targets": distributions(),
+        "z": normal(4, 3),
+        "yes": jnp.asarray(draw.random((4, 3)) < 0.5, jnp.float32),
         "w": jnp.array([0.5, 1.0, 2.0]),
-        "hidden": jax.random.normal(next(key), (4, 5)),
-        "kernel": jax.random.normal(next(key), (5, 3)),
-        "teacher_hidden": jax.random.normal(next(key), (4, 7)),
-        "teacher_kernel": jax.random.normal(next(key), (7, 3)),
-        "token_logits": jax.random.normal(next(key), (2, 5, 3)),
-        "tokens": jax.random.randint(next(key), (2, 5), 0, 3),
-        "frames": jax.random.normal(next(key), (2, 6, 3)),
+        "hidden": normal(4, 5),
+        "kernel": normal(5, 3),
+        "teacher_hidden": normal(4, 7),
+        "teacher_kernel": normal(7, 3),
+        "token_logits": normal(2, 5, 3),
+        "tokens": jnp.asarray(draw.integers(0, 3, (2, 5))),
+        "frames": normal(2, 6, 3),
         "frame_paddings": jnp.zeros((2, 6)),
         "transcript": jnp.array([[1, 2], [2, 0]]),
         "transcript_paddings": jnp.array([[0, 0], [0, 1]]),
@@ -90,9 +100,8 @@ def example_arrays():
         "losses": jnp.arange(1.0, 5.0),
     }
     scalars = {"depth": jnp.array(1.0), "edges": jnp.array(2.0)}
-    p, q = jax.nn.softmax(jax.random.normal(next(key), (2, 4, 3)))
     trees = {"tasks": scalars, "weights": {"depth": 0.5, "edges": 1.0}, "log_variances": scalars}
-    return {**arrays, **trees, "p": p, "q": q, "log_p": jnp.log(p), "log_q": jnp.log(q), "jnp": jnp}
+    return {**arrays, **trees, "p": p, "q": q, "log_p": jnp.log(p), "log_q": jnp.log(q)}
 
 
 def rows_of(header):
@@ -105,8 +114,8 @@ PUBLIC = {name: getattr(losses, name) for name in losses.__all__}
 
 def test_every_loss_is_in_the_table_and_every_call_in_it_runs():
     calls = [call for row in rows_of("| I have | I call |") for call in row[1]]
-    for call in calls:
-        values = eval(call, {**PUBLIC, **example_arrays()})
+    every = jax.jit(lambda arrays: [eval(call, {**PUBLIC, **arrays, "jnp": jnp}) for call in calls])  # compiled as one
+    for call, values in zip(calls, every(example_arrays()), strict=True):
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(values)), call
     named = {re.match(r"\w+", call).group() for call in calls}
     untold = re.compile(

@@ -52,7 +52,7 @@ def xent_process(tmp_path):
     return run
 
 
-JOB = ("digits", "--epochs", "6", "--steps-per-call", "4", "--save-every", "1", "--no-baselines", "--hidden", "32")
+JOB = ("digits", "--epochs", "4", "--steps-per-call", "4", "--save-every", "1", "--no-baselines", "--hidden", "32")
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +101,7 @@ def state_of():
     return read
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(tmp_path_factory, dataset_cache, start):
     """The run that nothing happens to."""
     folder = tmp_path_factory.mktemp("whole")

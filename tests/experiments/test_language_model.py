@@ -1,6 +1,8 @@
 """The language model: what a run leaves, what its figures mean, that it goes on to the same bits, what it refuses."""
 
+import contextlib
 import csv
+import io
 import json
 import math
 import shutil
@@ -13,6 +15,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from xent.experiments import kneser_ney
+from xent.experiments.__main__ import main
 from xent.experiments.language_model import make_loss
 from xent.experiments.language_model_report import score
 from xent.experiments.language_model_sample import sample
@@ -41,14 +44,13 @@ def texts(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(texts, tmp_path_factory, start):
-    """A run on that folder, in a process of its own."""
-    folder = tmp_path_factory.mktemp("language_model")
-    often = ("--save-every", "1", "--keep", "9", "--out", "run")
-    process = start(folder, "language_model", "--dataset", texts, *TINY, *often)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return folder / "run", out
+def run(texts, tmp_path_factory):
+    """A run on that folder, and what it said."""
+    folder, said = tmp_path_factory.mktemp("language_model") / "run", io.StringIO()
+    often = ("--save-every", "1", "--keep", "9", "--out", str(folder))
+    with contextlib.redirect_stdout(said):
+        main(["language_model", "--dataset", str(texts), *TINY, *often])
+    return folder, said.getvalue()
 
 
 def rows_of(file):

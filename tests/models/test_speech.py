@@ -27,20 +27,27 @@ class Speech:
     """A model, compiled, with biases that are not 0, lest padding look like a frame of zeros."""
 
     def __init__(self, build):
-        apply, _ = outline(build)
-        leaves, tree = jax.tree.flatten(jax.jit(lambda key: build(key).params)(jax.random.key(0)))
+        apply, shapes = outline(build)
         numbers = np.random.default_rng(0)
-        biased = (leaf + 0.2 * numbers.normal(size=leaf.shape).astype("f4") * (leaf.ndim == 1) for leaf in leaves)
-        self.params = tree.unflatten(biased)
+
+        def fill(path, leaf):
+            draws = numbers.normal(size=leaf.shape)
+            if leaf.ndim > 1:
+                draws /= np.sqrt(leaf.size / leaf.shape[-1])
+            else:
+                draws = 0.2 * draws + (path[-1].key == "scale")
+            return draws.astype(leaf.dtype)
+
+        self.params = jax.tree_util.tree_map_with_path(fill, shapes)
         self.build, self.strides, self.apply = build, STRIDES[build], jax.jit(apply)
-        self.value_and_gradients = jax.jit(jax.value_and_grad(self.loss, (0, 1)))
+        self.value_and_gradients = jax.jit(jax.value_and_grad(self.loss, (0, 1), has_aux=True))
 
     def own(self, lengths, frames):
         return there(output_lengths(lengths, *self.strides), frames)
 
     def loss(self, params, clips, lengths, labels=LABELS, label_paddings=LABEL_PADDINGS):
         logits = self.apply(params, clips, lengths)
-        return ctc_loss(logits, ~self.own(lengths, logits.shape[1]), labels, label_paddings).sum()
+        return ctc_loss(logits, ~self.own(lengths, logits.shape[1]), labels, label_paddings).sum(), logits
 
 
 @pytest.fixture(scope="module", params=STRIDES, ids=["deep_speech", "conv_gru"])
@@ -57,7 +64,8 @@ def clips():
 def silenced(model, clips):
     """Logits, and loss with its gradients, of clips with zeros in their padding."""
     x = np.where(np.asarray(there(LENGTHS, 30))[..., None], clips, 0)
-    return np.asarray(model.apply(model.params, x, LENGTHS)), model.value_and_gradients(model.params, x, LENGTHS)
+    (loss, logits), gradients = jax.device_get(model.value_and_gradients(model.params, x, LENGTHS))
+    return logits, (loss, gradients)
 
 
 @pytest.mark.parametrize("padding", [np.nan, np.inf, 1e30, "other"])
@@ -66,11 +74,12 @@ def test_what_padding_holds_changes_no_bit(model, clips, silenced, padding):
     x = np.where(np.asarray(there(LENGTHS, 30))[..., None], clips, padding)
     logits, (loss, gradients) = silenced
     own = np.asarray(model.own(LENGTHS, logits.shape[1]))
-    np.testing.assert_array_equal(np.asarray(model.apply(model.params, x, LENGTHS))[own], logits[own])
-    found = model.value_and_gradients(model.params, x, LENGTHS)
+    (value, outputs), found = jax.device_get(model.value_and_gradients(model.params, x, LENGTHS))
+    np.testing.assert_array_equal(outputs[own], logits[own])
     assert np.isfinite(loss)
-    jax.tree.map(np.testing.assert_array_equal, found, (loss, gradients))
-    assert (np.asarray(found[1][1])[~np.asarray(there(LENGTHS, 30))] == 0).all()
+    assert value == loss
+    jax.tree.map(np.testing.assert_array_equal, found, gradients)
+    assert (found[1][~np.asarray(there(LENGTHS, 30))] == 0).all()
 
 
 def assert_close(found, expected):
@@ -82,20 +91,20 @@ def test_more_padding_and_other_clips_beside_it_change_nothing(model, clips, sil
     logits, (_, (gradients, _)) = silenced
     longer = np.full((4, 47, FEATURES), np.nan, np.float32)
     longer[:, :30] = clips
-    found = np.asarray(model.apply(model.params, longer, LENGTHS))
     own = np.asarray(model.own(LENGTHS, logits.shape[1]))
-    assert_close(found[:, : own.shape[1]][own], logits[own])
     alone = np.asarray(model.apply(model.params, clips[1:2, :14], LENGTHS[1:2]))[0]
     assert_close(alone, logits[1, : len(alone)])
     total = jax.tree.map(np.zeros_like, gradients)
     for i in range(4):
         only = (longer[i : i + 1], LENGTHS[i : i + 1], LABELS[i : i + 1], LABEL_PADDINGS[i : i + 1])
-        total = jax.tree.map(np.add, total, model.value_and_gradients(model.params, *only)[1][0])
+        (_, found), (its, _) = jax.device_get(model.value_and_gradients(model.params, *only))
+        assert_close(found[0, : own.shape[1]][own[i]], logits[i][own[i]])
+        total = jax.tree.map(np.add, total, its)
     jax.tree.map(assert_close, total, gradients)
 
 
 def test_every_output_frame_hears_the_first_and_the_last_of_its_clip(model, clips):
-    heard = jax.jacobian(lambda x: model.apply(model.params, x, LENGTHS[:1]).sum(-1)[0])(clips[:1])
+    heard = jax.jit(jax.jacobian(lambda x: model.apply(model.params, x, LENGTHS[:1]).sum(-1)[0]))(clips[:1])
     heard = np.abs(np.asarray(heard)[:, 0]).sum(-1) > 0  # [T', T]
     count = int(output_lengths(LENGTHS[0], *model.strides))
     assert heard[:count, [0, LENGTHS[0] - 1]].all()

@@ -27,7 +27,9 @@ def run(loss, params, arrays, *, steps=35, steps_per_call=4, patience=5, state=N
 
 
 def same(left, right):
-    return jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), left, right))
+    data = jax.tree.map(np.asarray, (left._replace(key=0), right._replace(key=0)))
+    assert (left.key == right.key).all()
+    return jax.tree.all(jax.tree.map(np.array_equal, *data))
 
 
 def test_it_learns(loss, params, arrays):
@@ -51,17 +53,12 @@ def test_records_come_in_order_and_end_where_epochs_end(loss, params, arrays):
 
 def test_metrics_are_averages_over_the_examples_of_a_call(loss, params, arrays):
     _, records, _ = run(loss, params, arrays, steps=7, steps_per_call=100)
-    seen = []
-
-    def spy(params, batch, key):
-        seen.append(key)
-        return loss(params, batch, key)
-
     source = array_source(arrays, 8, jax.random.key(1))
     optimizer = optax.adam(0.05)
+    one, batch = jax.jit(make_train_step(loss, optimizer)), jax.jit(source.batch)
     state, total, weight = init_state(params, optimizer, jax.random.key(2)), 0.0, 0.0
     for step in range(7):
-        state, metrics = make_train_step(spy, optimizer)(state, source.batch(source.feed(step), jnp.int32(step)))
+        state, metrics = one(state, batch(source.feed(step), jnp.int32(step)))
         total, weight = total + float(metrics["loss"][0]), weight + float(metrics["loss"][1])
     assert weight == 50
     assert records[0].metrics["loss"] == pytest.approx(total / weight, rel=1e-5)

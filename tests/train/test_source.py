@@ -13,8 +13,8 @@ from xent.train.source import array_source
 
 
 def epoch(source, number):
-    steps = range(number * source.steps_per_epoch, (number + 1) * source.steps_per_epoch)
-    return [source.batch(source.feed(step), jnp.int32(step)) for step in steps]
+    steps, batch = range(number * source.steps_per_epoch, (number + 1) * source.steps_per_epoch), jax.jit(source.batch)
+    return [jax.device_get(batch(source.feed(step), np.int32(step))) for step in steps]
 
 
 @settings(max_examples=8, deadline=None)  # each compiles its own shapes
