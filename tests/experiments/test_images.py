@@ -29,7 +29,7 @@ def run(tmp_path_factory):
     """A run that learns more than nothing, and what it said."""
     folder, said = tmp_path_factory.mktemp("images") / "run", io.StringIO()
     with contextlib.redirect_stdout(said):
-        flags = ("--epochs", "4", "--learning-rate", "0.002", "--save-every", "21", "--keep", "9")
+        flags = ("--epochs", "4", "--save-every", "21", "--keep", "9")
         main(["images", *flags, "--out", str(folder)])
     return folder, said.getvalue()
 
@@ -187,16 +187,10 @@ def test_what_cannot_be_is_one_line(xent, flags, message):
     assert outcome.err.count("\n") == 1
 
 
-# By the loss on validation images, on which 1e-3 does worse in as many epochs.
-ALEXNET = ("--learning-rate", "0.002", "--dropout", "0.25")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("model", "flags", "least"), [("lenet", (), 0.985), ("alexnet", ALEXNET, 0.98), ("vgg", (), 0.98)]
-)
-def test_five_seeds_reach_the_number(xent, tmp_path, model, flags, least):
-    assert xent("images", "--model", model, *flags, "--seeds", "5", "--no-baselines").code == 0
+@pytest.mark.parametrize(("model", "least"), [("lenet", 0.985), ("alexnet", 0.98), ("vgg", 0.98)])
+def test_five_seeds_reach_the_number(xent, tmp_path, model, least):
+    assert xent("images", "--model", model, "--seeds", "5", "--no-baselines").code == 0
     table = csv.DictReader((tmp_path / "runs/images-1/results.csv").read_text().splitlines())
     rows = {(row["held out"], row["metric"]): row for row in table}
     assert float(rows["xent", "accuracy"]["mean"]) >= least
