@@ -217,8 +217,12 @@ def test_a_log_target_whose_exponential_overflows_is_undefined():
     @jax.jit
     def derived(*given):
         """The losses, and the gradients of their sum and of the first."""
-        losses, pull_back = jax.vjp(kl_divergence_with_log_targets, *given)
-        return losses, pull_back(jnp.ones(3)), pull_back(jnp.array([1.0, 0.0, 0.0]))
+        f = kl_divergence_with_log_targets
+        return (
+            f(*given),
+            jax.grad(lambda *a: f(*a).sum(), (0, 1))(*given),
+            jax.grad(lambda *a: f(*a)[0], (0, 1))(*given),
+        )
 
     losses, of_all, of_first = jax.device_get(derived(log_q, log_t))
     np.testing.assert_array_equal(np.isnan(losses), [False, True, True])

@@ -217,11 +217,12 @@ def test_axes_selections_and_dtypes():
 
 @pytest.mark.parametrize("jit", [jax.jit, lambda f: f])
 def test_rows_without_a_loss_are_nan_and_poison_nothing(jit):
-    x = np.float32([[nan, 0, 0], [inf, 0, 0], [-inf] * 3, [0, 0, 0], [0, 0, 0], [1, 2, 3]])
-    y, undefined = np.array([0, 0, 0, -1, 3, 1]), np.arange(6) < 5
+    # Nine rows of three, as for the losses: what these have compiled, one operation after the other, serves all.
+    x = np.float32([[nan, 0, 0], [inf, 0, 0], [-inf] * 3, [0, 1, nan], [-inf, inf, 0], *[[0, 0, 0]] * 3, [1, 2, 3]])
+    y, undefined = np.array([0, 0, 0, 1, 2, -1, 3, 100, 1]), np.arange(9) < 8
     v = np.ones_like(x)
     v[:, 0] = 0
-    one = jnp.asarray(np.arange(18).reshape(x.shape) == 16, jnp.float32)  # [-1, 1]
+    one = jnp.asarray(np.arange(27).reshape(x.shape) == 25, jnp.float32)  # [-1, 1]
 
     def derived(x):
         """Gradient and Hessian product, and what an element of the last row sends back through each."""
@@ -236,7 +237,7 @@ def test_rows_without_a_loss_are_nan_and_poison_nothing(jit):
     t = np.float32([[0.5, 0.5, nan], [-0.5, 1, 0.5], [0.2, 0.3, 0.5]])
     of_labels, fisher = map(np.asarray, jit(lambda t, x: (gradient_of(jnp.zeros((3, 3)), t), fisher_of(x)))(t, x))
     np.testing.assert_array_equal(np.isnan(of_labels)[:, 0], [True, True, False])
-    np.testing.assert_array_equal(np.isnan(fisher)[:, 0], np.arange(6) < 3)
+    np.testing.assert_array_equal(np.isnan(fisher)[:, 0], np.arange(9) < 5)
 
 
 # Of the sigmoid.
