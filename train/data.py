@@ -6,6 +6,7 @@ constant seed that belongs to the data and not to a run.
 """
 
 import io
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -143,7 +144,7 @@ def stream(
     held_out = next((split for split in ("test", "validation") if split in sizes), None)
     rows = np.random.default_rng(SPLIT_SEED).permutation(sizes["train"])
     tested = 0 if held_out else round(TEST_FRACTION * len(rows))
-    cut = tested + round(validation * (len(rows) - tested))
+    cut = tested + math.ceil(validation * (len(rows) - tested))  # as scikit-learn cuts what is in memory
     kept = np.sort(rows[cut:])
 
     def read(row: int) -> tuple[np.ndarray, int]:

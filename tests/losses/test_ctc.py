@@ -285,9 +285,9 @@ def test_padding_may_be_anywhere():
 
 
 def test_what_is_all_but_certain_costs_next_to_nothing_and_never_less():
-    y = np.random.default_rng(3).integers(1, 30, size=200)
-    value, gradient = value_and_gradient(planted(np.random.default_rng(4), 1500, 30, y, 40), y)
-    assert 0 <= value <= 1500 * ULP
+    y = np.array([1, 2, 3])
+    value, gradient = value_and_gradient(planted(np.random.default_rng(4), 300, 10, y, 40), y)
+    assert 0 <= value <= 300 * ULP
     assert np.abs(gradient).max() < 1e-12
 
 
