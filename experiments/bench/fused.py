@@ -1,6 +1,6 @@
 """Time and memory of cross-entropy over a large linear head: optax on full logits, and ours without them.
 
-    xent bench fused                                              two heads, some ten minutes on two cores
+    xent bench fused                                              two heads, some fifteen minutes on two cores
     xent bench fused --quick                                      a small head, half a minute
     xent bench fused --tokens 32768 --units 4096 --classes 131072 --dtype bfloat16        for a large GPU
 
