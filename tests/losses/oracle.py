@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import mpmath
 import numpy as np
 
@@ -82,3 +83,10 @@ def ulps(got, true, slack=0.0, scale=None):
     got = np.asarray(got, np.float64)
     assert np.isfinite(got).all()
     return float(np.max(np.maximum(np.abs(got - true) - slack, 0) / unit))
+
+
+def compiled_and_eager(f, *arguments):
+    """Pairs of what `f` returns: compiled, as it is and under `vmap`, and each time the same uncompiled."""
+    eager = jax.device_get(f(*arguments))
+    for found in jax.jit(lambda *a: (f(*a), jax.vmap(f)(*a)))(*arguments):
+        yield from zip(found, eager, strict=True)

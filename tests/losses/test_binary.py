@@ -104,10 +104,8 @@ def test_jit_vmap_and_eager_agree(oracle):
     def both(z, y):
         return loss(z, y), jax.grad(lambda z: loss(z, y).sum())(z)
 
-    eager = jax.device_get(both(LOGITS, y))
-    for other in jax.jit(lambda *a: (both(*a), jax.vmap(both)(*a)))(LOGITS, y):
-        for got, expected in zip(other, eager, strict=True):
-            assert oracle.ulps(got, expected, 2 * oracle.TINY) <= 8
+    for got, eager in oracle.compiled_and_eager(both, LOGITS, y):
+        assert oracle.ulps(got, eager, 2 * oracle.TINY) <= 8
 
 
 def test_infinite_logits():

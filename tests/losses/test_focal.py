@@ -343,10 +343,8 @@ def test_jit_vmap_and_eager_agree(oracle, name):
     def both(x, labels):
         return f(x, labels), jax.grad(lambda x: f(x, labels).sum())(x)
 
-    eager = both(x, labels)
-    for other in compiled(lambda *a: (both(*a), jax.vmap(both)(*a)))(x, labels):
-        for got, expected in zip(other, eager, strict=True):
-            assert oracle.ulps(got, expected, 3 * oracle.TINY) <= 16
+    for got, eager in oracle.compiled_and_eager(both, x, labels):
+        assert oracle.ulps(got, eager, 3 * oracle.TINY) <= 16
 
 
 GOOD = dict(logits=np.zeros((2, 3)), labels=np.zeros(2, int))
