@@ -96,10 +96,8 @@ def conv_gru(
       ValueError: for an even width, a stride below 1, no convolution or no recurrent layer.
 
     Example:
-      >>> from functools import partial
-      >>> from xent.models.functional import outline
-      >>> apply, shapes = outline(partial(conv_gru, features=40, outputs=11))  # without computing the weights
-      >>> jax.eval_shape(apply, shapes, jnp.zeros((2, 99, 40)), jnp.array([99, 70])).shape
+      >>> apply, params = conv_gru(jax.random.key(0), features=40, outputs=11, maps=16, units=16)
+      >>> jax.jit(apply)(params, jnp.zeros((2, 99, 40)), jnp.array([99, 70])).shape
       (2, 50, 11)
 
     Source: Amodei et al., Deep Speech 2, 2015, section 3, https://arxiv.org/abs/1512.02595; the norm, Ba et al. 2016,

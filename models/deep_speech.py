@@ -72,10 +72,8 @@ def deep_speech(
       ValueError: for a context below 0 or a stride below 1.
 
     Example:
-      >>> from functools import partial
-      >>> from xent.models.functional import outline
-      >>> apply, shapes = outline(partial(deep_speech, features=40, outputs=11))  # without computing the weights
-      >>> jax.eval_shape(apply, shapes, jnp.zeros((2, 99, 40)), jnp.array([99, 70])).shape
+      >>> apply, params = deep_speech(jax.random.key(0), features=40, outputs=11, units=32)
+      >>> jax.jit(apply)(params, jnp.zeros((2, 99, 40)), jnp.array([99, 70])).shape
       (2, 50, 11)
 
     Source: Hannun et al., Deep Speech, 2014, sections 2, 3.1 and 3.3, https://arxiv.org/abs/1412.5567
