@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -86,17 +85,15 @@ def some(clips, count=6, **fill):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_what_padding_holds_changes_no_bit_and_its_length_only_the_rounding(clips, model):
-    """Of training, loss and gradient; of evaluation, which has no key, the loss."""
     loss, params = begun(model)
-    training = partial(jax.jit(jax.value_and_grad(loss, has_aux=True)), key=jax.random.key(1))
-    evaluation = partial(jax.jit(loss), key=None)
-    plain = some(clips)
+    both = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    plain, key = some(clips), jax.random.key(1)
     assert (plain["frames"] < plain["features"].shape[1]).all()
     assert (plain["characters"] < plain["labels"].shape[1]).any()
-    for both in (training, evaluation):
-        expected = jax.tree.leaves(both(params, plain))
+    for its in (key, None):
+        expected = jax.tree.leaves(both(params, plain, its))
         for features, labels in ((1e30, 3), (np.nan, -7), (np.inf, 2**30)):
-            found = jax.tree.leaves(both(params, some(clips, features=features, labels=labels)))
+            found = jax.tree.leaves(both(params, some(clips, features=features, labels=labels), its))
             for here, there in zip(found, expected, strict=True):
                 assert here.tobytes() == there.tobytes()
                 assert np.isfinite(there).all()
@@ -104,7 +101,7 @@ def test_what_padding_holds_changes_no_bit_and_its_length_only_the_rounding(clip
         name: np.pad(array, ((0, 0), (0, 13), (0, 0))[: array.ndim]) if name in ("features", "labels") else array
         for name, array in plain.items()
     }
-    for here, there in zip(jax.tree.leaves(evaluation(params, longer)), expected, strict=True):
+    for here, there in zip(jax.tree.leaves(both(params, longer, None)), expected, strict=True):
         scale = max(1.0, float(jnp.abs(there).max()))
         np.testing.assert_allclose(here, there, rtol=0, atol=1e-6 * scale)
 

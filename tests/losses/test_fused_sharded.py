@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="module")
 def cases(on_eight_devices):
     found = on_eight_devices(HERE / "sharded.py")
-    assert len(found) == 8
+    assert len(found) == 12
     return found
 
 
