@@ -31,7 +31,7 @@ from xent.experiments.launch import TrainOne, launch
 from xent.experiments.pixels import from_bytes
 from xent.experiments.scores import Scores
 from xent.experiments.training import prepare_training
-from xent.models.functional import Apply
+from xent.models.functional import Apply, outline
 from xent.models.mlp import mlp
 from xent.train import data
 from xent.train.errors import require
@@ -132,12 +132,12 @@ def prepare(config: Config, console: Console) -> TrainOne:
     shape = images.train.image.shape[1:]
     outputs = 1 if config.task == "binary" else len(images.classes)
     build = partial(mlp, inputs=math.prod(shape), hidden=config.hidden, outputs=outputs, dtype=config.run.dtype)
-    require_memory(jax.eval_shape(lambda key: build(key).params, jax.random.key(0)), copies=4)
+    apply, shapes = outline(build)
+    require_memory(shapes, copies=4)
     steps = total_steps(epochs, len(images.train.label), config.batch_size)
     optimizer = make_optimizer(config.optimizer, steps)
     mesh = mesh_of(config.run)
 
-    apply, params = build(jax.random.key(0))
     loss = make_loss(config, apply)
     step = make_train_step(loss, optimizer)
 
@@ -147,7 +147,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
         state = place(state, state_shardings(state, mesh, RULES))
         return state, array_source(images.train._asdict(), config.batch_size, order, mesh)
 
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     say(console, "model", f"MLP {math.prod(shape)}-{config.hidden}-{outputs}, {count:,} parameters, epochs: {epochs}")
     evaluate = make_evaluate(loss, images.validation._asdict(), mesh)
     training = prepare_training(config, console, start=start, step=step, evaluate=evaluate, epochs=epochs)

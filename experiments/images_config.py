@@ -19,7 +19,7 @@ class Recipe(NamedTuple):
 
 
 ON_DIGITS = {"lenet": Recipe(epochs=100), "alexnet": Recipe(epochs=80, dropout=0.25), "vgg": Recipe(epochs=40)}
-"""For the built-in digits, by the loss on validation images."""
+"""For the built-in digits."""
 
 
 @dataclass(frozen=True)

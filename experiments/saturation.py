@@ -36,7 +36,7 @@ from rich.console import Console
 
 from xent import losses
 from xent.experiments import datasets
-from xent.experiments.flags import RunConfig, identity, parse
+from xent.experiments.flags import RunConfig, identity, parse, total_steps
 from xent.experiments.launch import TrainOne, launch
 from xent.experiments.saturation_curves import WAYS, Way, curves, table_of
 from xent.experiments.scores import Scores
@@ -119,7 +119,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
     )
     shape, classes = images.train.image.shape[1:], len(images.classes)
     build = partial(mlp, inputs=math.prod(shape), hidden=config.hidden, outputs=classes, dtype=config.run.dtype)
-    steps = config.epochs * -(-len(images.train.label) // config.batch_size)
+    steps = total_steps(config.epochs, len(images.train.label), config.batch_size)
     optimizer = make_optimizer(config.optimizer, steps)
     apply = build(jax.random.key(0)).apply
     say(console, "model", f"MLP {math.prod(shape)}-{config.hidden}-{classes}, {config.epochs} epochs, {steps} steps")
