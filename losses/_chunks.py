@@ -16,6 +16,7 @@ from jax.custom_derivatives import SymbolicZero, zero_from_primal
 from jax.typing import ArrayLike
 
 from xent.losses import _shards, _wide
+from xent.losses._rules import settled
 from xent.losses._shards import AxisName
 
 
@@ -85,7 +86,7 @@ def _(_: Plan, plan: Plan, primals: tuple[Head, Tokens], tangents: tuple[Head, T
     def found(head: Head, tokens: Tokens) -> Any:
         return _with_gradients(plan, head, tokens, by_head, by_tokens)
 
-    total, report, of_head, of_tokens = found(*primals)
+    total, report, of_head, of_tokens = found(*settled(primals))
     tangent = jnp.zeros_like(total)
     gradients = jax.tree.leaves((of_head, of_tokens), is_leaf=lambda leaf: leaf is None)
     for gradient, along in zip(gradients, given, strict=True):
