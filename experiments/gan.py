@@ -17,7 +17,7 @@ Fréchet distance of its features from those of training images is
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -44,6 +44,7 @@ from xent.experiments.gan_judge import train_judge
 from xent.experiments.launch import TrainOne, launch
 from xent.experiments.scores import Scores
 from xent.experiments.training import prepare_training
+from xent.models.functional import outline
 from xent.models.gan import discriminator, generator
 from xent.train import data
 from xent.train.evaluate import make_evaluate
@@ -105,16 +106,21 @@ def moments_of(steps: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys((0, *rising)))
 
 
-def game_of(config: Config, shape: tuple[int, ...], moments: tuple[int, ...], key: jax.Array) -> tuple[Game, Any]:
-    """The game that the flags describe, and the players' first parameters."""
-    first, second = jax.random.split(key)
+def game_of(
+    config: Config, shape: tuple[int, ...], moments: tuple[int, ...]
+) -> tuple[Game, Callable[[jax.Array], Any]]:
+    """The game that the flags describe, and the players' first parameters by a key."""
     inputs, dtype = math.prod(shape), config.run.dtype
-    making = generator(first, latent=config.latent, hidden=config.hidden, shape=shape, dtype=dtype)
-    telling = discriminator(second, inputs=inputs, hidden=config.hidden, dropout=config.dropout, dtype=dtype)
-    game = Game(
-        making.apply, telling.apply, config.latent, config.game, config.label_smoothing, config.decay, moments
-    )  # fmt: skip
-    return game, {DISCRIMINATOR: telling.params, GENERATOR: making.params}
+    making = partial(generator, latent=config.latent, hidden=config.hidden, shape=shape, dtype=dtype)
+    telling = partial(discriminator, inputs=inputs, hidden=config.hidden, dropout=config.dropout, dtype=dtype)
+    make, tell = outline(making).apply, outline(telling).apply
+    game = Game(make, tell, config.latent, config.game, config.label_smoothing, config.decay, moments)
+
+    def networks(key: jax.Array) -> Any:
+        first, second = jax.random.split(key)
+        return {DISCRIMINATOR: telling(second).params, GENERATOR: making(first).params}
+
+    return game, networks
 
 
 def load(config: Config, console: Console) -> data.Dataset:
@@ -129,17 +135,17 @@ def prepare(config: Config, console: Console) -> TrainOne:
     steps = total_steps(epochs, len(images.train.label), config.batch_size)
     optimizer, mesh = make_optimizer(config.optimizer, steps), mesh_of(config.run)
     shape, moments = images.train.image.shape[1:], moments_of(steps)
-    networks = jax.eval_shape(lambda key: game_of(config, shape, moments, key)[1], jax.random.key(0))
-    require_memory(networks, copies=4)
-    game, _ = game_of(config, shape, moments, jax.random.key(0))
+    game, networks = game_of(config, shape, moments)
+    shapes = jax.eval_shape(networks, jax.random.key(0))
+    require_memory(shapes, copies=4)
 
     def start(seed: int) -> tuple[TrainState, Source]:
         weights, order, noise = jax.random.split(jax.random.key(seed), 3)
-        state = init_game(game, game_of(config, shape, moments, weights)[1], optimizer, noise)
+        state = init_game(game, networks(weights), optimizer, noise)
         state = place(state, state_shardings(state, mesh, ()))
         return state, array_source({"image": images.train.image}, config.batch_size, order, mesh)
 
-    sizes = " and ".join(f"{sum(leaf.size for leaf in jax.tree.leaves(networks[name])):,}" for name in PLAYERS)
+    sizes = " and ".join(f"{sum(leaf.size for leaf in jax.tree.leaves(shapes[name])):,}" for name in PLAYERS)
     say(console, "model", f"discriminator and generator of {sizes} parameters, epochs: {epochs}")
     evaluate = make_evaluate(discriminator_loss(game), {"image": images.validation.image}, mesh)
     step = make_game_step(game, optimizer)

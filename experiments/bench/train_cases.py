@@ -16,6 +16,7 @@ from xent.experiments import digits
 from xent.experiments.bench import train_start
 from xent.experiments.bench.engine import Built, Case, counted, size_in_bytes, staged
 from xent.experiments.bench.train_start import Parts, Started
+from xent.models.functional import outline
 from xent.models.mlp import mlp
 from xent.train.optimizers import make_optimizer
 
@@ -61,9 +62,10 @@ def random_images(examples: int, side: int, seed: int) -> tuple[np.ndarray, np.n
 def digits_parts(job: Job) -> Parts:
     """The default job of `xent digits`, on generated images."""
     config = digits.Config(hidden=job.hidden, batch_size=job.batch_size)
-    apply, params = mlp(jax.random.key(0), inputs=SIDE * SIDE, hidden=job.hidden, outputs=CLASSES)
+    build = partial(mlp, inputs=SIDE * SIDE, hidden=job.hidden, outputs=CLASSES)
     optimizer = make_optimizer(config.optimizer, steps=job.steps)
-    return Parts(digits.make_loss(config, apply), params, optimizer, {"image": job.images, "label": job.labels})
+    loss = digits.make_loss(config, outline(build).apply)
+    return Parts(loss, lambda key: build(key).params, optimizer, {"image": job.images, "label": job.labels})
 
 
 def start_ours(job: Job, *, single: bool = False) -> Started:

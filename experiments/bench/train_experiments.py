@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from xent.experiments import gan, images, language_model, saturation, speech
@@ -26,6 +25,7 @@ from xent.experiments.bench.train_torch import pytorch
 from xent.experiments.gan_game import init_game, make_game_step
 from xent.experiments.saturation_curves import WAYS
 from xent.experiments.speech_data import CLASSES as SPOKEN
+from xent.models.functional import outline
 from xent.models.mlp import mlp
 from xent.train.optimizers import make_optimizer
 
@@ -94,13 +94,14 @@ SMALL = language_model.Config(vocabulary=4096, context=64, units=64, layers=2, h
 
 def _language_model(asked: Asked, *, fused: bool = True) -> Parts:
     """On tokens of which low ones are likelier, and nothing else is to be learnt."""
-    apply, params = language_model.model_of(SMALL)(jax.random.key(0))
+    build = language_model.model_of(SMALL)
     draw = np.random.default_rng(asked.seed)
     first, second = draw.integers(0, SMALL.vocabulary, (2, SEQUENCES, SMALL.context + 1))
     tokens = (first * second // SMALL.vocabulary).astype(np.int32)
     arrays = {"tokens": tokens, "scored": np.ones((SEQUENCES, SMALL.context), bool)}
-    loss, alike = (language_model.make_loss(apply, way) for way in (fused, False))
-    return Parts(loss, params, make_optimizer(SMALL.optimizer, SCHEDULE_STEPS), arrays, alike)
+    loss, alike = (language_model.make_loss(outline(build).apply, way) for way in (fused, False))
+    optimizer = make_optimizer(SMALL.optimizer, SCHEDULE_STEPS)
+    return Parts(loss, lambda key: build(key).params, optimizer, arrays, alike)
 
 
 def _beside_language_model(asked: Asked) -> list[Case]:
@@ -112,20 +113,20 @@ def _saturation(asked: Asked) -> Parts:
     """Its step on logits, on as many images as the built-in digits have for training."""
     images, labels = random_images(1293, 8, asked.seed)
     config = saturation.Config(hidden=asked.hidden)
-    apply, params = mlp(jax.random.key(0), inputs=64, hidden=asked.hidden, outputs=CLASSES)
-    loss = saturation.make_loss(WAYS["logits (xent)"], apply, config.run.dtype)
-    return Parts(
-        loss, params, make_optimizer(config.optimizer, SCHEDULE_STEPS), {"image": images, "label": labels}
-    )  # fmt: skip
+    build = partial(mlp, inputs=64, hidden=asked.hidden, outputs=CLASSES)
+    loss = saturation.make_loss(WAYS["logits (xent)"], outline(build).apply, config.run.dtype)
+    optimizer = make_optimizer(config.optimizer, SCHEDULE_STEPS)
+    return Parts(loss, lambda key: build(key).params, optimizer, {"image": images, "label": labels})
 
 
 def _images(asked: Asked) -> Parts:
     """LeNet-5, with the experiment's own augmentation, on as many images as the built-in digits have for training."""
     drawn, labels = random_images(1293, 32, asked.seed)
     config = images.Config()
-    apply, params = images.model_of(config, drawn.shape[1:], CLASSES)(jax.random.key(0))
-    loss = images.make_loss(config, apply, CLASSES)
-    return Parts(loss, params, make_optimizer(config.optimizer, SCHEDULE_STEPS), {"image": drawn, "label": labels})
+    build = images.model_of(config, drawn.shape[1:], CLASSES)
+    loss = images.make_loss(config, outline(build).apply, CLASSES)
+    optimizer = make_optimizer(config.optimizer, SCHEDULE_STEPS)
+    return Parts(loss, lambda key: build(key).params, optimizer, {"image": drawn, "label": labels})
 
 
 def _gan(asked: Asked) -> Parts:
@@ -133,7 +134,7 @@ def _gan(asked: Asked) -> Parts:
     drawn, _ = random_images(1293, 8, asked.seed)
     config = gan.Config(hidden=asked.hidden)
     moments = gan.moments_of(SCHEDULE_STEPS)
-    game, networks = gan.game_of(config, drawn.shape[1:], moments, jax.random.key(0))
+    game, networks = gan.game_of(config, drawn.shape[1:], moments)
     optimizer = make_optimizer(config.optimizer, SCHEDULE_STEPS)
     return Parts(game, networks, optimizer, {"image": drawn}, init=partial(init_game, game), make_step=make_game_step)
 
@@ -151,8 +152,9 @@ def _speech(asked: Asked) -> Parts:
         "labels": draw.integers(1, SPOKEN, (CLIPS, CHARACTERS)).astype(np.int32),
         "characters": draw.integers(1, CHARACTERS + 1, CLIPS).astype(np.int32),
     }
-    apply, params = speech.model_of(config)(jax.random.key(0))
-    return Parts(speech.make_loss(config, apply), params, make_optimizer(config.optimizer, SCHEDULE_STEPS), arrays)
+    build = speech.model_of(config)
+    loss, optimizer = speech.make_loss(config, outline(build).apply), make_optimizer(config.optimizer, SCHEDULE_STEPS)
+    return Parts(loss, lambda key: build(key).params, optimizer, arrays)
 
 
 CONTRIBUTIONS = {

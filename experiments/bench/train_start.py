@@ -28,8 +28,8 @@ class Parts:
 
     loss: Any
     """As `make_step` takes it: a `Loss`, or the rules of a game."""
-    params: Any
-    """A pytree of arrays or of their shapes: see `same_everywhere`."""
+    params: Callable[[jax.Array], Any]
+    """First parameters, by a key; `same_everywhere` draws others in their place."""
     optimizer: optax.GradientTransformation
     arrays: Mapping[str, np.ndarray]
     """The examples, `[examples, ...]` each."""
@@ -52,27 +52,30 @@ class Started(NamedTuple):
     """Of a run."""
 
 
-def same_everywhere(params: Any, seed: int) -> Any:
+def same_everywhere(init: Callable[[jax.Array], Any], seed: int) -> Any:
     """Draw weights on the host: what a chip makes of the same random bits, as normal numbers, differs in the last ones.
 
     Args:
-      params: a pytree of arrays, whose vectors are constants (biases, scales of norms) and stay.
+      init: gives parameters, a pytree of arrays, by a key. Their vectors are constants (biases, scales of norms) and
+        stay; its matrices are not computed, which would take seconds.
       seed: of the matrices, uniform with LeCun's variance.
 
     Example:
-      >>> drawn = same_everywhere({"bias": jnp.zeros(2), "kernel": jnp.ones((3, 2))}, seed=0)
+      >>> init = lambda key: {"bias": jnp.zeros(2), "kernel": jax.random.normal(key, (3, 2))}
+      >>> drawn = same_everywhere(init, seed=0)
       >>> print(drawn["bias"], bool(abs(drawn["kernel"]).max() <= 1))
       [0. 0.] True
     """
-    draw = np.random.default_rng(seed)
+    draw, key = np.random.default_rng(seed), jax.random.key(0)
+    vectors = iter(jax.jit(lambda key: [leaf for leaf in jax.tree.leaves(init(key)) if leaf.ndim < 2])(key))
 
-    def fresh(leaf: jax.Array) -> jax.Array:
+    def fresh(leaf: jax.ShapeDtypeStruct) -> jax.Array:
         if leaf.ndim < 2:
-            return leaf
+            return next(vectors)
         whole = draw.integers(-(2**23), 2**23, leaf.shape) / 2**23
         return jnp.asarray(whole * np.sqrt(3 / leaf.shape[0]), leaf.dtype)
 
-    return jax.tree.map(fresh, params)
+    return jax.tree.map(fresh, jax.eval_shape(init, key))
 
 
 def start(parts: Parts, batch_size: int, steps: int, seed: int, single: bool = False) -> Started:

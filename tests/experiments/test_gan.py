@@ -43,17 +43,16 @@ def another_judge(monkeypatch):
 def begin(**flags):
     """A game, its optimiser, the state before the first step, and a batch."""
     config = gan.Config(hidden=8, latent=4, decay=0.8, **flags)
-    optimizer, games = optax.adam(0.01), []
+    optimizer = optax.adam(0.01)
+    game, networks = gan.game_of(config, (4, 4, 1), (0, 2, 3))
 
     def start(weights, noise):
-        game, networks = gan.game_of(config, (4, 4, 1), (0, 2, 3), weights)
-        games.append(game)
-        return gan_game.init_game(game, networks, optimizer, noise)
+        return gan_game.init_game(game, networks(weights), optimizer, noise)
 
     state = jax.jit(start)(jax.random.key(0), jax.random.key(1))
     images = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 1), dtype=np.uint8)
     batch = {"image": images, "where": np.arange(6) < 5}
-    return games[0], optimizer, state, batch
+    return game, optimizer, state, batch
 
 
 @cache
@@ -203,8 +202,8 @@ def test_the_judge_knows_real_images_and_does_not_know_noise(monkeypatch):
 def test_what_is_compiled_for_absent_chips_is_the_step_that_runs():
     config = gan.Config(hidden=8, batch_size=4)
     found = outline(config, gan.load(config, Console(quiet=True)))
-    game, networks = gan.game_of(config, (8, 8, 1), gan.moments_of(10**6), jax.random.key(0))
-    state = gan_game.init_game(game, networks, optax.adam(1.0), jax.random.key(0))
+    game, networks = gan.game_of(config, (8, 8, 1), gan.moments_of(10**6))
+    state = gan_game.init_game(game, networks(jax.random.key(0)), optax.adam(1.0), jax.random.key(0))
     assert jax.tree.map(jnp.shape, found.state.params) == jax.tree.map(jnp.shape, state.params)
     assert found.work == "4 images and as many generated"
     after, _ = jax.eval_shape(found.step, found.state, found.batch)
