@@ -21,7 +21,7 @@ EXPERIMENTS = {
     "images": Experiment(
         "xent.experiments.images",
         "LeNet-5, AlexNet and VGG classify images, augmented and mixed, by soft targets",
-        "99.1 ± 0.2 % of held-out digits with LeNet-5, 98.7 ± 0.6 % with VGG, nearest neighbour 98.3 %, five seeds",
+        "99.1 ± 0.2 % of held-out digits, LeNet-5; 98.7 ± 0.6 % VGG; 98.9 ± 0.7 % AlexNet; nearest neighbour 98.3 %",
     ),
     "language_model": Experiment(
         "xent.experiments.language_model",
@@ -36,7 +36,7 @@ EXPERIMENTS = {
     "speech": Experiment(
         "xent.experiments.speech",
         "Deep Speech, or convolutions and a GRU, write down spoken digits by the CTC loss",
-        "6.1 ± 0.6 % of words wrong in voices never trained on, nearest templates 38.5 %, five seeds",
+        "6.1 ± 0.6 % of words wrong in voices never trained on, Deep Speech 6.6 ± 0.9 %, nearest templates 38.5 %",
     ),
     "saturation": Experiment(
         "xent.experiments.saturation",
