@@ -22,6 +22,8 @@ class Skips(NamedTuple):
     """int32 []: up to now."""
     metrics: Metrics
     """Those of the last one in this call."""
+    step: jax.Array
+    """int32 []: steps done by the end of the call, which comes early after too many bad ones."""
 
 
 Call = Callable[[TrainState, Feed, int | np.int32], tuple[TrainState, Metrics, Skips]]
@@ -84,7 +86,7 @@ def make_call(
 
     def call(state: TrainState, feed: Feed, count: int | np.int32) -> tuple[TrainState, Metrics, Skips]:
         state, taken, skipped = one(state, feed) if single else many(state, feed, count)
-        return state, taken, Skips(state.skipped_steps, state.bad_steps, skipped)
+        return state, taken, Skips(state.skipped_steps, state.bad_steps, skipped, state.step)
 
     return jax.jit(call, donate_argnums=0, out_shardings=(shardings, None, None))
 
@@ -130,11 +132,11 @@ def fit(
       Diverged: after `patience` steps in a row whose gradients were not finite.
     """
     done = int(state.step)
-    pending: list[tuple[int, Metrics, Skips, Metrics | None]] = []
+    pending: list[tuple[Metrics, Skips, Metrics | None]] = []
 
     def read() -> None:
-        for step, metrics, skips, held_out in pending:
-            total, in_a_row = int(skips.total), int(skips.in_a_row)
+        for metrics, skips, held_out in pending:
+            step, total, in_a_row = int(skips.step), int(skips.total), int(skips.in_a_row)
             averages = divide(held_out) if held_out else None
             record(Record(step, step / source.steps_per_epoch, divide(metrics), averages, total))
             if in_a_row >= patience:
@@ -147,7 +149,7 @@ def fit(
         state, metrics, skips = call(state, source.feed(start), np.int32(done - start))
         held_out = evaluate(state.params) if done in (epoch_end, steps) else None
         read()  # the call before this one
-        pending.append((done, metrics, skips, held_out))
+        pending.append((metrics, skips, held_out))
         if pause(done) or done == steps:
             read()
             save(state)
