@@ -24,7 +24,7 @@ from rich.console import Console
 
 from xent import losses
 from xent.experiments import baselines as sklearn
-from xent.experiments.datasets import in_memory
+from xent.experiments.datasets import in_memory, is_digits
 from xent.experiments.device import mesh_of, require_memory
 from xent.experiments.flags import RunConfig, parse, require_ranges, total_steps
 from xent.experiments.launch import TrainOne, launch
@@ -128,7 +128,7 @@ def load(config: Config, console: Console) -> data.Dataset:
 def prepare(config: Config, console: Console) -> TrainOne:
     """Load the data and compile the step once for all seeds; give the function that trains one."""
     images = load(config, console)
-    epochs = config.epochs or (40 if config.dataset == "digits" else 10)
+    epochs = config.epochs or (40 if is_digits(config.dataset) else 10)
     shape = images.train.image.shape[1:]
     outputs = 1 if config.task == "binary" else len(images.classes)
     build = partial(mlp, inputs=math.prod(shape), hidden=config.hidden, outputs=outputs, dtype=config.run.dtype)

@@ -27,7 +27,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from xent.experiments.datasets import in_memory
+from xent.experiments.datasets import in_memory, is_digits
 from xent.experiments.device import mesh_of, require_memory
 from xent.experiments.flags import RunConfig, parse, require_ranges, total_steps
 from xent.experiments.gan_finish import finish
@@ -131,7 +131,7 @@ def load(config: Config, console: Console) -> data.Dataset:
 def prepare(config: Config, console: Console) -> TrainOne:
     """Load the data, train the judge and compile the step once for all seeds; give the function that trains one."""
     images = load(config, console)
-    epochs = config.epochs or (400 if config.dataset == "digits" else 20)
+    epochs = config.epochs or (400 if is_digits(config.dataset) else 20)
     steps = total_steps(epochs, len(images.train.label), config.batch_size)
     optimizer, mesh = make_optimizer(config.optimizer, steps), mesh_of(config.run)
     shape, moments = images.train.image.shape[1:], moments_of(steps)

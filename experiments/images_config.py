@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, NamedTuple
 
+from xent.experiments.datasets import is_digits
 from xent.experiments.flags import RunConfig, require_ranges
 from xent.models.vgg import Depth
 from xent.train.errors import require
@@ -71,7 +72,7 @@ class Config:
     @property
     def recipe(self) -> Recipe:
         """Epochs and dropout, as the flags say or as the network and the dataset have them."""
-        own = ON_DIGITS[self.model] if self.dataset == "digits" else Recipe()
+        own = ON_DIGITS[self.model] if is_digits(self.dataset) else Recipe()
         return Recipe(self.epochs or own.epochs, own.dropout if self.dropout is None else self.dropout)
 
     def __post_init__(self) -> None:

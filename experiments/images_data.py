@@ -51,8 +51,14 @@ def load(
       UsageError: if there is no such dataset, or it is not of this kind.
     """
     folder, report = Path(dataset), partial(say, console, "data")
-    named: Any = {"data_dir": data_dir, "validation": validation, "builtin": datasets.register(), "report": report}
-    fit = partial(on_canvas, side=size or CANVAS) if dataset == "digits" else partial(scaled, side=size)
+    datasets.register()
+    named: Any = {
+        "data_dir": data_dir,
+        "validation": validation,
+        "builtin": (*datasets.IMAGES, "or a folder of images"),
+        "report": report,
+    }
+    fit = partial(on_canvas, side=size or CANVAS) if datasets.is_digits(dataset) else partial(scaled, side=size)
     if folder.is_dir():
         require("--size", size, size is not None, "given together with a folder, whose images may differ: --size 32")
         found, origin = _of_folder(folder, size or 0, validation, stream)

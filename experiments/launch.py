@@ -110,7 +110,8 @@ def _held(folder: Path) -> Iterator[None]:
             sys.stderr.write(f"xent: {error}; {advice}\n")
             sys.exit(error.code)
         except Diverged as error:
-            sys.stderr.write(f"xent: {error}; lower --learning-rate, set --clip, or look at the data\n")
+            again = f"xent rerun {shlex.quote(str(folder))} --learning-rate ..."
+            sys.stderr.write(f"xent: {error}; look at the data, or lower the learning rate, or set --clip: {again}\n")
             sys.exit(1)
 
 

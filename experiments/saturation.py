@@ -111,7 +111,8 @@ def prepare(config: Config, console: Console) -> TrainOne:
     """Compute the curves, load the data and compile a step for each way, once for all seeds."""
     found = curves()
     console.print(table_of(found))
-    images = data.load("digits", data_dir=config.run.data_dir, builtin=datasets.register())
+    datasets.register()
+    images = data.load("digits", data_dir=config.run.data_dir, builtin=datasets.IMAGES)
     say(
         console,
         "data",

@@ -107,9 +107,8 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        for name in ("bands", "beam"):
-            value = getattr(self, name)
-            require(f"--{name.replace('_', '-')}", value, 1 <= value < 2**31, "from 1 to 2147483647")
+        require("--bands", self.bands, 1 <= self.bands <= 128, "from 1 to 128")
+        require("--beam", self.beam, 1 <= self.beam < 2**31, "from 1 to 2147483647")
         require_ranges(self)
         require("--warp", self.warp, 0 <= self.warp < 1, "from 0 to below 1")
         require("--mask", self.mask, 0 <= self.mask < self.bands, f"from 0 to below the --bands {self.bands}")

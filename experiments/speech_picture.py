@@ -72,7 +72,7 @@ def alignments(part: Part, rows: Sequence[int], probabilities: np.ndarray, heard
         above.set(ylabel="mel band", xticks=[])
         _peaks(below, probabilities[row, : lengths[row]])
         below.set(xlim=(0, end), ylim=(0, 1.25), ylabel="probability", yticks=[0, 0.5, 1])
-    grid[-1].set_xlabel("seconds")
+    grid[-1].set_xlabel("seconds; coloured: characters, named where each is likeliest; gray: none that is new")
     figure.savefig(folder / "alignments.png", dpi=150)
     return folder / "alignments.png"
 

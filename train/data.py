@@ -291,8 +291,8 @@ def _cut(name: str, split: Split, fraction: float) -> tuple[Split, Split]:
         kept, cut = stratified(split.label, fraction)
     except ValueError as error:
         raise UsageError(
-            f"dataset {name!r}: {fraction:g} of {len(split.label)} train examples cannot be cut by class "
-            f"({str(error).splitlines()[0][:150]}): give another fraction, or 0 for no validation"
+            f"dataset {name!r}: {fraction:g} of {len(split.label)} train examples cannot be cut by class, "
+            "with some of each on either side: give another fraction, or 0 for no validation"
         ) from error
     return Split(split.image[kept], split.label[kept]), Split(split.image[cut], split.label[cut])
 

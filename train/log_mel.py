@@ -5,6 +5,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import sparse
 
+from xent.train.errors import require
+
 WINDOW = 0.025
 """Seconds that a frame looks at."""
 HOP = 0.01
@@ -25,6 +27,9 @@ def log_mel(samples: np.ndarray, sample_rate: int, bands: int) -> np.ndarray:
 
     Returns:
       float32 `[frames, bands]`, a frame each hundredth of a second, each band with mean 0 and variance 1 over the clip.
+
+    Raises:
+      UsageError: for so many bands that some would hold no frequency.
 
     Example:
       >>> log_mel(np.sin(np.arange(16000.0)), 16000, 40).shape
@@ -55,4 +60,9 @@ def _filters(sample_rate: int, size: int, bands: int) -> sparse.csr_array:
     left, middle, right = (part[:, None] for part in (edges[:-2], edges[1:-1], edges[2:]))
     frequencies = np.fft.rfftfreq(size, 1 / sample_rate)
     rising, falling = (frequencies - left) / (middle - left), (right - frequencies) / (right - middle)
-    return sparse.csr_array(np.maximum(0, np.minimum(rising, falling)))
+    filters = np.maximum(0, np.minimum(rising, falling))
+    heard = (filters > 0).any(1).all()
+    require(
+        "--bands", bands, heard, f"so few that each holds a frequency, at {sample_rate} samples a second: 40, or 80"
+    )
+    return sparse.csr_array(filters)

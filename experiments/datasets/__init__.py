@@ -6,11 +6,14 @@ Importing this package costs nothing; `register` imports TFDS and makes the name
     from xent.train import data
 
     digits = data.load("digits", builtin=datasets.register())
+
+A command offers those of its own kind where a set cannot be had: `builtin=datasets.IMAGES`.
 """
 
 import importlib
 
-NAMES = ("digits", "docstrings", "digit_strings")
+IMAGES, TEXTS, SPEECH = ("digits",), ("docstrings",), ("digit_strings",)
+NAMES = IMAGES + TEXTS + SPEECH
 """The built-in datasets, each a TFDS builder in the module of its name."""
 
 
@@ -23,3 +26,8 @@ def register() -> tuple[str, ...]:
     for name in NAMES:
         importlib.import_module(f"xent.experiments.datasets.{name}")
     return NAMES
+
+
+def is_digits(name: str) -> bool:
+    """Whether a dataset is the built-in digits, of whatever version: `digits`, `digits:1.0.0`."""
+    return name.partition(":")[0] == "digits"

@@ -40,6 +40,8 @@ from xent.experiments.table import EXPERIMENTS
         (["digits", "--hidden", "2000000000"], "copies of the model's parameters need 2,4"),
         (["digits", "--out", "~/run"], "--out ~/run: must be a path without ~"),
         (["digits", "--dataset", "../digits"], "unknown dataset '../digits'"),
+        (["gan", "--dataset", "nothing"], "any TFDS name is allowed; use the built-in digits\n"),
+        (["images", "--dataset", "no/photos"], "use the built-in digits, or a folder of images\n"),
         (["digits", "--dataset", "imdb_reviews"], "is not one uint8 image [h, w, c] with one integer label"),
         (["digits", "--out", "/proc/run"], "--out /proc/run cannot be made ("),
         (["digits", "--out", "."], "--out . exists: name a new folder"),

@@ -96,7 +96,8 @@ def test_steps_per_call_changes_the_log_and_not_the_training(xent, tmp_path, sho
 def test_a_run_that_diverges_ends_with_one_line(xent):
     outcome = xent("digits", *SHORT, "--learning-rate", "1e38", "--optimizer", "sgd", "--patience", "5")
     assert outcome.code == 1
-    assert "5 steps in a row" in outcome.err
+    assert "5 steps in a row up to step" in outcome.err
+    assert "xent rerun runs/digits-1 --learning-rate ..." in outcome.err
     assert outcome.err.count("\n") == 1
 
 

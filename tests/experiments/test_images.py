@@ -53,6 +53,12 @@ def test_a_run_ends_with_scores_and_pictures(run):
     assert confidences == sorted(confidences, reverse=True)
 
 
+@pytest.mark.parametrize("model", ["lenet", "alexnet", "vgg"])
+def test_the_built_in_digits_have_a_recipe_whatever_their_version(model):
+    assert Config(model=model, dataset="digits:1.0.0").recipe == Config(model=model).recipe
+    assert Config(model=model, dataset="mnist").recipe != Config(model=model).recipe
+
+
 def unfinished(run, folder, kept):
     """A copy of a run as a kill leaves it: `kept` checkpoints, a log ahead of them, no results; its step."""
     shutil.copytree(run, folder)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from xent.train.errors import UsageError
 from xent.train.log_mel import log_mel
 
 
@@ -37,3 +38,9 @@ def test_level_does_not_matter_and_short_clips_have_a_frame():
         assert log_mel(np.ones(count, np.int16), 16000, 20).shape == (1, 20)
     assert log_mel(np.ones(560, np.int16), 16000, 20).shape == (2, 20)
     assert (log_mel(np.zeros(1000, np.int16), 16000, 20) == 0).all()
+
+
+def test_a_band_without_a_frequency_is_refused():
+    assert log_mel(np.arange(22050), 22050, 128).shape[1] == 128
+    with pytest.raises(UsageError, match=r"^--bands 200: must be so few that each holds a frequency, at 16000 samples"):
+        log_mel(np.arange(16000), 16000, 200)
