@@ -12,9 +12,9 @@ import jax
 from jax.sharding import Mesh
 
 from xent.experiments.flags import DeviceConfig, RunConfig
-from xent.train.errors import UsageError, extra
+from xent.train.errors import UsageError, extra, require
 from xent.train.processes import join, processes_named
-from xent.train.sharding import make_mesh, one_device, parse_mesh
+from xent.train.sharding import Rules, make_mesh, one_device, parse_mesh
 
 
 def use_mesh(run: RunConfig) -> None:
@@ -35,13 +35,24 @@ def use_mesh(run: RunConfig) -> None:
     use_device(run.device)
 
 
-def mesh_of(run: RunConfig) -> Mesh:
+def mesh_of(run: RunConfig, rules: Rules = ()) -> Mesh:
     """The mesh that `--mesh` asks for, and one device if it asks for none.
 
+    Args:
+      run: the flags.
+      rules: the experiment's, of what is split over axes besides `data`, which splits batches.
+
     Raises:
-      UsageError: if there is another number of devices.
+      UsageError: if there is another number of devices, or an axis that splits nothing and would only repeat the work.
     """
-    return one_device() if run.mesh is None else make_mesh(parse_mesh(run.mesh))
+    if run.mesh is None:
+        return one_device()
+    axes = parse_mesh(run.mesh)
+    split = {"data", *jax.tree.leaves([tuple(spec) for _, spec in rules])}
+    idle = [name for name, size in axes.items() if size > 1 and name not in split]
+    allowed = f"of {' and '.join(sorted(split))} here, where {', '.join(idle)} would split nothing"
+    require("--mesh", run.mesh, not idle, allowed)
+    return make_mesh(axes)
 
 
 def use_device(asked: DeviceConfig) -> None:

@@ -136,7 +136,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
     require_memory(shapes, copies=4)
     steps = total_steps(epochs, len(images.train.label), config.batch_size)
     optimizer = make_optimizer(config.optimizer, steps)
-    mesh = mesh_of(config.run)
+    mesh = mesh_of(config.run, RULES)
 
     loss = make_loss(config, apply)
     step = make_train_step(loss, optimizer)

@@ -216,7 +216,7 @@ def model_of(config: Config, mesh: Mesh | None = None) -> Callable[[jax.Array], 
 
 def prepare(config: Config, console: Console) -> TrainOne:
     """Load the text and compile the step once for all seeds; give the function that trains one."""
-    mesh = mesh_of(config.run)
+    mesh = mesh_of(config.run, partitions(config.fully_sharded))
     data = load(
         config.dataset, vocabulary=config.vocabulary, context=config.context, documents=config.documents,
         data_dir=config.run.data_dir, report=lambda line: say(console, "data", line),

@@ -171,7 +171,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
     apply, shapes = outline(build)
     require_memory(shapes, copies=4)
     steps = total_steps(config.epochs, data.examples, config.batch_size)
-    optimizer, mesh = make_optimizer(config.optimizer, steps), mesh_of(config.run)
+    optimizer, mesh = make_optimizer(config.optimizer, steps), mesh_of(config.run, RULES)
     loss = make_loss(config, apply)
 
     def start(seed: int) -> tuple[TrainState, Source]:

@@ -7,7 +7,7 @@
 Data are generated: 60000 images of random bytes, random tokens. At the first of the batch sizes of `digits` its step
 stands beside PyTorch's, a plain optax script's, and the two products that it cannot avoid; "again" is the first case a
 second time: its ratio to the first is noise alone. The losses of the first 50 steps, of speech ten, start from the
-same bits on every machine. --quick takes fewer batch sizes.
+same bits on every machine. --quick takes fewer batch sizes, and half of the steps.
 """
 
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def plans(config: Config) -> Iterator[Plan]:
     for experiment in dict.fromkeys(config.experiment):
         part = CONTRIBUTIONS[experiment]
         sizes = tuple(dict.fromkeys(config.batch_size or (part.quick if config.bench.quick else part.batches)))
-        most = max(1, config.steps // part.slower)
+        most = max(1, config.steps // part.slower // (2 if config.bench.quick else 1))
         for size in sizes:
             steps, first = max(1, most // 4, most * sizes[0] // size), size == sizes[0]
             yield plan(experiment, Asked(config.hidden, size, steps, config.bench.seed, config.against, first))

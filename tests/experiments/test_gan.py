@@ -256,6 +256,7 @@ def test_a_run_leaves_pictures_and_goes_on_to_the_same_bits(xent, tmp_path, stat
         (["--dataset", "digit"], "unknown dataset 'digit': did you mean"),
         (["--hidden", "2000000"], "copies of the model's parameters need"),
         (["--mesh", "data=3"], "--mesh data=3"),
+        (["--mesh", "data=1,model=2"], "must be of data here, where model would split nothing"),
     ],
 )
 def test_a_mistake_is_one_line(xent, tmp_path, flags, message):
