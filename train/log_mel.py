@@ -61,8 +61,6 @@ def _filters(sample_rate: int, size: int, bands: int) -> sparse.csr_array:
     frequencies = np.fft.rfftfreq(size, 1 / sample_rate)
     rising, falling = (frequencies - left) / (middle - left), (right - frequencies) / (right - middle)
     filters = np.maximum(0, np.minimum(rising, falling))
-    heard = (filters > 0).any(1).all()
-    require(
-        "--bands", bands, heard, f"so few that each holds a frequency, at {sample_rate} samples a second: 40, or 80"
-    )
+    allowed = f"so few that each holds a frequency, at {sample_rate} samples a second: 40, or 80"
+    require("--bands", bands, bool((filters > 0).any(1).all()), allowed)
     return sparse.csr_array(filters)
