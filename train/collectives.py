@@ -13,6 +13,8 @@ from xent.train.compiled import arrays_in
 
 _KINDS = "all-gather|all-reduce|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast"
 _COLLECTIVE = re.compile(rf"= (\(?[^=]*?) ({_KINDS})(-start)?\(")
+_COMMENT = re.compile(r"/\*index=\d+\*/")
+"""In the type of a tuple of more than five arrays."""
 _CALLED = re.compile(r"(?:calls|to_apply|condition|body|\w+_computation)=%([\w.-]+)")
 _BRANCHES = re.compile(r"branch_computations={([^}]*)}")
 _SIZES = {"pred": 1, "s4": 0.5, "u4": 0.5}
@@ -71,7 +73,7 @@ def collectives_in(text: str) -> list[Collective]:
       >>> found.kind, found.size, found.devices, found.received
       ('all-reduce', 32, 4, 48)
     """
-    bodies = dict(_computations(text))
+    bodies = dict(_computations(_COMMENT.sub("", text)))
     times = _times(bodies)
     found, chains = [], set()
     for name, lines in bodies.items():

@@ -98,3 +98,11 @@ def test_a_refusal_says_how_much_of_how_much(message, wanted, limit):
     found = refusal(RuntimeError(f"RESOURCE_EXHAUSTED: {message}\nand more"))
     assert [size and size / 2**30 for size in found[:2]] == [wanted, limit]
     assert found.reason == message
+
+
+def test_gradients_that_are_sent_together_count_together():
+    """XLA writes comments into the type of a tuple of more than five."""
+    types = "f32[8]{0}, f32[8]{0}, f32[8]{0}, f32[8]{0}, f32[8]{0}, /*index=5*/f32[2,4]{1,0}"
+    line = f"  %x = ({types}) all-reduce(%a, %b, %c, %d, %e, /*index=5*/%f), replica_groups=[1,4]<=[4], to_apply=%add"
+    [found] = collectives_in(line)
+    assert (found.kind, found.size, found.shapes[-1]) == ("all-reduce", 6 * 32, (2, 4))
