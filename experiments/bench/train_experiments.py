@@ -99,7 +99,8 @@ def _language_model(asked: Asked, *, fused: bool = True) -> Parts:
     first, second = draw.integers(0, SMALL.vocabulary, (2, SEQUENCES, SMALL.context + 1))
     tokens = (first * second // SMALL.vocabulary).astype(np.int32)
     arrays = {"tokens": tokens, "scored": np.ones((SEQUENCES, SMALL.context), bool)}
-    loss, alike = (language_model.make_loss(outline(build).apply, way) for way in (fused, False))
+    apply = outline(build).apply
+    loss, alike = (language_model.make_loss(apply, way) for way in (fused, False))
     optimizer = make_optimizer(SMALL.optimizer, SCHEDULE_STEPS)
     return Parts(loss, lambda key: build(key).params, optimizer, arrays, alike)
 
