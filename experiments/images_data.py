@@ -51,11 +51,10 @@ def load(
       UsageError: if there is no such dataset, or it is not of this kind.
     """
     folder, report = Path(dataset), partial(say, console, "data")
-    datasets.register()
     named: Any = {
         "data_dir": data_dir,
         "validation": validation,
-        "builtin": (*datasets.IMAGES, "or a folder of images"),
+        "builtin": (*datasets.register("images"), "or a folder of images"),
         "report": report,
     }
     fit = partial(on_canvas, side=size or CANVAS) if datasets.is_digits(dataset) else partial(scaled, side=size)

@@ -45,8 +45,7 @@ def load(
     Raises:
       UsageError: if there is no such text, or too little of it for the vocabulary or the context.
     """
-    datasets.register()
-    found = text.load(name, data_dir=data_dir, documents=documents, builtin=datasets.TEXTS, report=report)
+    found = text.load(name, data_dir=data_dir, documents=documents, builtin=datasets.register("texts"), report=report)
     tokenizer = tokens.train_tokenizer(found.train, vocabulary)
     parts = {"train": found.train, "validation": found.validation, "test": found.test}
     streams = {split: tokens.encode(tokenizer, part) for split, part in parts.items()}

@@ -111,8 +111,7 @@ def prepare(config: Config, console: Console) -> TrainOne:
     """Compute the curves, load the data and compile a step for each way, once for all seeds."""
     found = curves()
     console.print(table_of(found))
-    datasets.register()
-    images = data.load("digits", data_dir=config.run.data_dir, builtin=datasets.IMAGES)
+    images = data.load("digits", data_dir=config.run.data_dir, builtin=datasets.register("images"))
     say(
         console,
         "data",

@@ -90,8 +90,7 @@ def load(dataset: str, console: Console, *, bands: int, longest: float, stream: 
       UsageError: if there is no such dataset, it is not of this kind, or a clip is too long, or too short for its text.
     """
     report = partial(say, console, "data")
-    datasets.register()
-    found = speech.load(dataset, data_dir=data_dir, builtin=datasets.SPEECH, report=report)
+    found = speech.load(dataset, data_dir=data_dir, builtin=datasets.register("speech"), report=report)
     example = partial(_example, dataset, bands, longest)
     validation, test = (_in_memory(part, example) for part in (found.validation, found.test))
     if stream:

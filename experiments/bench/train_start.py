@@ -91,8 +91,9 @@ def start(parts: Parts, batch_size: int, steps: int, seed: int, single: bool = F
     compiled, took = staged(call, state, source.feed(0), np.int32(1))
     batch = jax.eval_shape(source.batch, source.feed(0), jnp.int32(0))
     alike = parts.make_step(parts.alike or parts.loss, parts.optimizer)
+    # Not those of `call`: until it is compiled, the body of its loop holds operations that nothing uses.
     flops = counted(jax.jit(alike), state, batch, times=steps)
-    moved = steps * size_in_bytes(state, batch, jax.eval_shape(step, state, batch))
+    moved = steps * size_in_bytes(state, batch, state)
     return Started(compiled, state, source, took._replace(flops=flops, moved=moved), steps)
 
 

@@ -5,27 +5,35 @@ Importing this package costs nothing; `register` imports TFDS and makes the name
     from xent.experiments import datasets
     from xent.train import data
 
-    digits = data.load("digits", builtin=datasets.register())
-
-A command offers those of its own kind where a set cannot be had: `builtin=datasets.IMAGES`.
+    digits = data.load("digits", builtin=datasets.register("images"))
 """
 
 import importlib
+from typing import Literal
 
-IMAGES, TEXTS, SPEECH = ("digits",), ("docstrings",), ("digit_strings",)
-NAMES = IMAGES + TEXTS + SPEECH
-"""The built-in datasets, each a TFDS builder in the module of its name."""
+Kind = Literal["images", "texts", "speech"]
+
+BUILT_IN: dict[Kind, tuple[str, ...]] = {
+    "images": ("digits",),
+    "texts": ("docstrings",),
+    "speech": ("digit_strings",),
+}
+"""The built-in datasets by kind, each a TFDS builder in the module of its name."""
 
 
-def register() -> tuple[str, ...]:
-    """Makes the built-in datasets known to TFDS, which registers a builder when its module is imported.
+def register(*kinds: Kind) -> tuple[str, ...]:
+    """Makes all built-in datasets known to TFDS, which registers a builder when its module is imported.
+
+    Args:
+      kinds: what a command can use; not given: all.
 
     Returns:
-      Their names, `NAMES`, as `xent.train.data.load(..., builtin=...)` takes them.
+      The names of those kinds, as `xent.train.data.load(..., builtin=...)` takes them: to be offered where a set
+      cannot be had.
     """
-    for name in NAMES:
+    for name in sum(BUILT_IN.values(), ()):
         importlib.import_module(f"xent.experiments.datasets.{name}")
-    return NAMES
+    return sum((BUILT_IN[kind] for kind in kinds or BUILT_IN), ())
 
 
 def is_digits(name: str) -> bool:

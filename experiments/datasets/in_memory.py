@@ -23,8 +23,8 @@ def load(dataset: str, console: Console, *, validation: float, data_dir: Path | 
       UsageError: if there is no such dataset, or it is not of this kind.
     """
     report = partial(say, console, "data")
-    datasets.register()
-    found = data.load(dataset, data_dir=data_dir, validation=validation, builtin=datasets.IMAGES, report=report)
+    builtin = datasets.register("images")
+    found = data.load(dataset, data_dir=data_dir, validation=validation, builtin=builtin, report=report)
     sizes = f"{len(found.train.label)} train, {len(found.validation.label)} validation, {len(found.test.label)} test"
     report(f"{dataset}: {sizes}\n         {found.source}")
     return found
