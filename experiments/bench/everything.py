@@ -1,7 +1,7 @@
 """Measure losses, fused losses, training steps and the machine's peaks, into one file for `xent compare`.
 
     xent bench --out cpu.json             over an hour on two cores; stopped, the same command goes on
-    xent bench --quick --out cpu.json     some two minutes and a half
+    xent bench --quick --out cpu.json     about two minutes there
 
 It is `xent bench losses`, `fused`, `train` and `peaks`, one after the other, without flags of their own.
 """
