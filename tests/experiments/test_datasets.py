@@ -25,7 +25,10 @@ def rows(dataset_cache):
 
 
 def test_importing_the_package_imports_nothing_heavy():
-    code = "import sys, xent.experiments.datasets as d; print(*d.BUILT_IN, [m for m in sys.modules if m in sys.argv[1:]])"
+    code = (
+        "import sys, xent.experiments.datasets as datasets\n"
+        "print(*datasets.BUILT_IN, [module for module in sys.modules if module in sys.argv[1:]])"
+    )
     heavy = ["tensorflow_datasets", "sklearn", "tensorflow", "jax"]
     shown = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True).stdout
     assert shown == "images texts speech []\n"
