@@ -11,8 +11,8 @@ or a list of words. Sizes and strengths were chosen on 10 other voices; that spe
 first run of two epochs had been scored on the 16. alignments.png shows when each character is heard.
 
     held out (--seeds 5)                  wrong words       wrong characters
-    conv + BiGRU, beam of 8               6.05 ± 0.61 %     2.33 ± 0.20 %
-    the same, best path                   6.51 ± 0.46 %     2.50 ± 0.21 %
+    conv + BiGRU, beam of 8               5.97 ± 0.37 %     2.37 ± 0.18 %
+    the same, best path                   6.45 ± 0.55 %     2.51 ± 0.20 %
     Deep Speech, beam of 8                6.61 ± 0.88 %     3.05 ± 0.39 %
     nearest templates, warped in time     38.5 %            33.9 %
 
