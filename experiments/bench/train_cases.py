@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -65,17 +66,20 @@ def digits_parts(job: Job) -> Parts:
     build = partial(mlp, inputs=SIDE * SIDE, hidden=job.hidden, outputs=CLASSES)
     optimizer = make_optimizer(config.optimizer, steps=job.steps)
     loss = digits.make_loss(config, outline(build).apply)
-    return Parts(loss, lambda key: build(key).params, optimizer, {"image": job.images, "label": job.labels})
+    arrays = {"image": job.images, "label": job.labels}
+    return Parts(loss, lambda key: build(key).params, optimizer, arrays, config.steps_per_call)
 
 
-def start_ours(job: Job, *, single: bool = False) -> Started:
+def start_ours(job: Job) -> Started:
     """Set the job up through the functions that `xent digits` calls."""
-    return train_start.start(digits_parts(job), job.batch_size, job.steps, job.seed, single)
+    return train_start.start(digits_parts(job), job.batch_size, job.steps, job.seed)
 
 
-def ours(job: Job, name: str, *, single: bool = False) -> Case:
-    """Train as `xent digits` does, without its files."""
-    return train_start.case(partial(start_ours, job, single=single), name, job.steps, single=single)
+def one_step_a_call(job: Job, name: str) -> Case:
+    """Train as `xent digits --steps-per-call 1` does, without its files."""
+    parts = replace(digits_parts(job), steps_per_call=1)
+    begin = partial(train_start.start, parts, job.batch_size, job.steps, job.seed)
+    return train_start.case(begin, name, job.steps)
 
 
 def plain_loss(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from xent.experiments.bench.train_cases import (
     CLASSES,
     SIDE,
     digits_parts,
-    ours,
+    one_step_a_call,
     plain,
     products,
     random_images,
@@ -85,7 +85,7 @@ def _beside_digits(asked: Asked) -> list[Case]:
         pytorch(job, "the same, one thread", fused=True, threads=1),
     ]
     peers = peers if torch_peer.takes_part(asked.against) else []
-    return [ours(job, "ours, one step a call", single=True), *script, *peers, products(job, "two large products")]
+    return [one_step_a_call(job, "ours, one step a call"), *script, *peers, products(job, "two large products")]
 
 
 SMALL = language_model.Config(vocabulary=4096, context=64, units=64, layers=2, heads=4)
@@ -102,7 +102,7 @@ def _language_model(asked: Asked, *, fused: bool = True) -> Parts:
     apply = outline(build).apply
     loss, alike = (language_model.make_loss(apply, way) for way in (fused, False))
     optimizer = make_optimizer(SMALL.optimizer, SCHEDULE_STEPS)
-    return Parts(loss, lambda key: build(key).params, optimizer, arrays, alike)
+    return Parts(loss, lambda key: build(key).params, optimizer, arrays, SMALL.steps_per_call, alike)
 
 
 def _beside_language_model(asked: Asked) -> list[Case]:
@@ -116,8 +116,8 @@ def _saturation(asked: Asked) -> Parts:
     config = saturation.Config(hidden=asked.hidden)
     build = partial(mlp, inputs=64, hidden=asked.hidden, outputs=CLASSES)
     loss = saturation.make_loss(WAYS["logits (xent)"], outline(build).apply, config.run.dtype)
-    optimizer = make_optimizer(config.optimizer, SCHEDULE_STEPS)
-    return Parts(loss, lambda key: build(key).params, optimizer, {"image": images, "label": labels})
+    optimizer, arrays = make_optimizer(config.optimizer, SCHEDULE_STEPS), {"image": images, "label": labels}
+    return Parts(loss, lambda key: build(key).params, optimizer, arrays, saturation.STEPS_PER_CALL)
 
 
 def _images(asked: Asked) -> Parts:
@@ -126,18 +126,21 @@ def _images(asked: Asked) -> Parts:
     config = images.Config()
     build = images.model_of(config, drawn.shape[1:], CLASSES)
     loss = images.make_loss(config, outline(build).apply, CLASSES)
-    optimizer = make_optimizer(config.optimizer, SCHEDULE_STEPS)
-    return Parts(loss, lambda key: build(key).params, optimizer, {"image": drawn, "label": labels})
+    optimizer, arrays = make_optimizer(config.optimizer, SCHEDULE_STEPS), {"image": drawn, "label": labels}
+    return Parts(loss, lambda key: build(key).params, optimizer, arrays, config.steps_per_call)
 
 
 def _gan(asked: Asked) -> Parts:
     """Both players' moves, on as many images as the built-in digits have for training."""
     drawn, _ = random_images(1293, 8, asked.seed)
-    config = gan.Config(hidden=asked.hidden)
+    config = gan.Config()
     moments = gan.moments_of(SCHEDULE_STEPS)
     game, networks = gan.game_of(config, drawn.shape[1:], moments)
     optimizer = make_optimizer(config.optimizer, SCHEDULE_STEPS)
-    return Parts(game, networks, optimizer, {"image": drawn}, init=partial(init_game, game), make_step=make_game_step)
+    init = partial(init_game, game)
+    return Parts(
+        game, networks, optimizer, {"image": drawn}, config.steps_per_call, init=init, make_step=make_game_step
+    )
 
 
 def _speech(asked: Asked) -> Parts:
@@ -155,7 +158,7 @@ def _speech(asked: Asked) -> Parts:
     }
     build = speech.model_of(config)
     loss, optimizer = speech.make_loss(config, outline(build).apply), make_optimizer(config.optimizer, SCHEDULE_STEPS)
-    return Parts(loss, lambda key: build(key).params, optimizer, arrays)
+    return Parts(loss, lambda key: build(key).params, optimizer, arrays, config.steps_per_call)
 
 
 CONTRIBUTIONS = {
@@ -166,7 +169,7 @@ CONTRIBUTIONS = {
         (64, 1024),
         beside=_beside_digits,
     ),
-    "images": Contribution(_images, lambda _: {"pixels": 32 * 32}, (64,), (64,), slower=40),
+    "images": Contribution(_images, lambda _: {"pixels": 32 * 32}, (64,), (64,), slower=20),
     "language_model": Contribution(
         _language_model,
         lambda _: {name: getattr(SMALL, name) for name in ("vocabulary", "context", "units", "layers")},
@@ -175,7 +178,7 @@ CONTRIBUTIONS = {
         slower=10,
         beside=_beside_language_model,
     ),
-    "gan": Contribution(_gan, lambda hidden: {"inputs": 64, "hidden": hidden}, (64,), (64,), slower=2),
+    "gan": Contribution(_gan, lambda _: {"inputs": 64, "hidden": gan.Config().hidden}, (64,), (64,), slower=2),
     "speech": Contribution(
         _speech, lambda _: {"frames": FRAMES, "characters": CHARACTERS}, (32,), (32,), slower=200, curve=10
     ),

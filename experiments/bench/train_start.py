@@ -18,7 +18,6 @@ from xent.train.metrics import divide
 from xent.train.source import Source, array_source
 from xent.train.step import Loss, Step, TrainState, init_state, make_train_step
 
-STEPS_PER_CALL = 100
 PATIENCE = 20
 
 
@@ -33,6 +32,8 @@ class Parts:
     optimizer: optax.GradientTransformation
     arrays: Mapping[str, np.ndarray]
     """The examples, `[examples, ...]` each."""
+    steps_per_call: int
+    """Inside one jitted call: as many as the experiment takes by default."""
     alike: Loss | None = None
     """Of the same work, where the loss has a loop in it: operations are counted of this."""
     init: Callable[[Any, optax.GradientTransformation, jax.Array], TrainState] = init_state
@@ -50,6 +51,7 @@ class Started(NamedTuple):
     compile: Compile
     steps: int
     """Of a run."""
+    steps_per_call: int
 
 
 def same_everywhere(init: Callable[[jax.Array], Any], seed: int) -> Any:
@@ -78,8 +80,8 @@ def same_everywhere(init: Callable[[jax.Array], Any], seed: int) -> Any:
     return jax.tree.map(fresh, jax.eval_shape(init, key))
 
 
-def start(parts: Parts, batch_size: int, steps: int, seed: int, single: bool = False) -> Started:
-    """Compile a call of the experiment's loop: many steps, or one.
+def start(parts: Parts, batch_size: int, steps: int, seed: int) -> Started:
+    """Compile a call of the experiment's loop: many steps, or one, as a run of it does.
 
     Its operations are those of so many steps; what must move is, for each step, state and batch in, and state out.
     """
@@ -87,21 +89,21 @@ def start(parts: Parts, batch_size: int, steps: int, seed: int, single: bool = F
     source = array_source(dict(parts.arrays), batch_size, order)
     state = parts.init(same_everywhere(parts.params, seed), parts.optimizer, noise)
     step = parts.make_step(parts.loss, parts.optimizer)
-    call = make_call(step, source, PATIENCE, single=single)
+    call = make_call(step, source, PATIENCE, single=parts.steps_per_call == 1)
     compiled, took = staged(call, state, source.feed(0), np.int32(1))
     batch = jax.eval_shape(source.batch, source.feed(0), jnp.int32(0))
     alike = parts.make_step(parts.alike or parts.loss, parts.optimizer)
     # Not those of `call`: until it is compiled, the body of its loop holds operations that nothing uses.
     flops = counted(jax.jit(alike), state, batch, times=steps)
     moved = steps * size_in_bytes(state, batch, state)
-    return Started(compiled, state, source, took._replace(flops=flops, moved=moved), steps)
+    took = took._replace(flops=flops, moved=moved)
+    return Started(compiled, state, source, took, steps, parts.steps_per_call)
 
 
 def run_on(
     started: Started,
     state: TrainState,
     *,
-    single: bool = False,
     pause: Callable[[int], bool] = lambda _: False,
     save: Callable[[TrainState], None] = lambda _: None,
 ) -> TrainState:
@@ -111,19 +113,18 @@ def run_on(
     """
     return fit(
         started.call, state, started.source, steps=int(state.step) + started.steps,
-        steps_per_call=1 if single else STEPS_PER_CALL, patience=PATIENCE, evaluate=lambda _: {},
+        steps_per_call=started.steps_per_call, patience=PATIENCE, evaluate=lambda _: {},
         record=lambda _: None, pause=pause, save=save,
     )  # fmt: skip
 
 
-def case(begin: Callable[[], Started], name: str, steps: int, *, single: bool = False) -> Case:
+def case(begin: Callable[[], Started], name: str, steps: int) -> Case:
     """Train as `xent` does, without its files.
 
     Args:
       begin: gives what `start` does; its state is copied.
       name: of the case.
       steps: a run, as given to `start`.
-      single: as given to `start`.
     """
 
     def build() -> Built:
@@ -132,7 +133,7 @@ def case(begin: Callable[[], Started], name: str, steps: int, *, single: bool = 
 
         def run() -> Any:
             nonlocal state
-            state = run_on(started, state, single=single)
+            state = run_on(started, state)
             return state
 
         return Built(run, started.compile)
