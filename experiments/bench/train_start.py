@@ -3,6 +3,7 @@
 Data and first weights are drawn on the host, so that every machine starts from the same bits.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -60,7 +61,8 @@ def same_everywhere(init: Callable[[jax.Array], Any], seed: int) -> Any:
     Args:
       init: gives parameters, a pytree of arrays, by a key. Their vectors are constants (biases, scales of norms) and
         stay; its matrices are not computed, which would take seconds.
-      seed: of the matrices, uniform with LeCun's variance.
+      seed: of the matrices, uniform with LeCun's variance, of the sums over all axes but the last. (Of larger ones a
+        recurrence would be chaotic, and the last bit of a sum would decide its losses.)
 
     Example:
       >>> init = lambda key: {"bias": jnp.zeros(2), "kernel": jax.random.normal(key, (3, 2))}
@@ -75,7 +77,7 @@ def same_everywhere(init: Callable[[jax.Array], Any], seed: int) -> Any:
         if leaf.ndim < 2:
             return next(vectors)
         whole = draw.integers(-(2**23), 2**23, leaf.shape) / 2**23
-        return jnp.asarray(whole * np.sqrt(3 / leaf.shape[0]), leaf.dtype)
+        return jnp.asarray(whole * np.sqrt(3 / math.prod(leaf.shape[:-1])), leaf.dtype)
 
     return jax.tree.map(fresh, jax.eval_shape(init, key))
 
