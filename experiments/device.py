@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,29 @@ def mesh_of(run: RunConfig, rules: Rules = ()) -> Mesh:
     """
     if run.mesh is None:
         return one_device()
-    axes = parse_mesh(run.mesh)
-    split = {"data", *jax.tree.leaves([tuple(spec) for _, spec in rules])}
-    idle = [name for name, size in axes.items() if size > 1 and name not in split]
-    allowed = f"of {' and '.join(sorted(split))} here, where {', '.join(idle)} would split nothing"
-    require("--mesh", run.mesh, not idle, allowed)
-    return make_mesh(axes)
+    require_split(run.mesh, rules)
+    return make_mesh(parse_mesh(run.mesh))
+
+
+def require_split(mesh: str, rules: Rules) -> None:
+    """Check that every axis of more than one device splits something.
+
+    Raises:
+      UsageError: if not.
+    """
+    idle = idle_axes(parse_mesh(mesh), rules)
+    allowed = f"of {' and '.join(sorted(split_axes(rules)))} here, where {', '.join(idle)} would split nothing"
+    require("--mesh", mesh, not idle, allowed)
+
+
+def idle_axes(axes: Mapping[str, int], rules: Rules) -> list[str]:
+    """Axes of more than one device that split nothing: devices along them would all do the same."""
+    return [name for name, size in axes.items() if size > 1 and name not in split_axes(rules)]
+
+
+def split_axes(rules: Rules) -> set[str]:
+    """The axes that something is split over: batches over `data`, parameters over those of the rules."""
+    return {"data", *jax.tree.leaves([tuple(spec) for _, spec in rules])}
 
 
 def use_device(asked: DeviceConfig) -> None:

@@ -27,7 +27,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from xent.experiments.bench.store import refuse, write
-from xent.experiments.device import use_device
+from xent.experiments.device import idle_axes, require_split, use_device
 from xent.experiments.fits.outline import Outline
 from xent.experiments.fits.report import in_a_word, mesh_in_words, reasons, table, tell, to_record
 from xent.experiments.fits.sweep import meshes, ranked, sweep
@@ -61,7 +61,8 @@ class Request:
     batch: int | None = None
     """Examples a step, all chips together; the experiment's --batch-size."""
     sweep: bool = False
-    """Try all meshes that the chips make, and rank those that fit by peak memory, then by bytes received."""
+    """Try all meshes that the chips make, but for axes that split nothing, and rank those that fit by peak memory, then
+    by bytes received."""
     out: Path | None = None
     """JSON file to write, which must not exist yet."""
 
@@ -117,13 +118,14 @@ def _compile(
     step: Callable[[Mesh], Outline], console: Console,
 ) -> None:  # fmt: skip
     outline = step(make_mesh(axes, chips.devices))
+    if request.mesh is not None:
+        require_split(request.mesh, outline.rules)
     say(console, "step", f"{name}: {outline.parameters:,} parameters, {outline.work}, {config.run.dtype}")
     stopped = None
     if request.sweep:
         with console.status("compiling"):
-            judged, stopped = sweep(
-                partial(judge_or_refuse, step, chips=chips), meshes(len(chips.devices)), partial(_line, console)
-            )
+            tried = [each for each in meshes(len(chips.devices)) if not idle_axes(each, outline.rules)]
+            judged, stopped = sweep(partial(judge_or_refuse, step, chips=chips), tried, partial(_line, console))
         verdicts = ranked(judged)
         console.print(table(verdicts, chips))
         for line in reasons(verdicts):

@@ -161,6 +161,17 @@ def test_the_command_tries_all_meshes_and_leaves_out_those_that_do_not_divide(xe
 
 
 @TPU
+def test_an_axis_that_splits_nothing_is_refused_and_not_tried(xent, tmp_path):
+    refused = xent("fits", "gan", "--topology", "v5e:2x2", "--mesh", "data=2,model=2")
+    message = "xent: --mesh data=2,model=2: must be of data here, where model would split nothing\n"
+    assert (refused.code, refused.err) == (2, message)
+    swept = xent("fits", "gan", "--topology", "v5e:2x2", "--sweep", "--out", "fits.json")
+    assert swept.code == 0, swept.err
+    [only] = json.loads((tmp_path / "fits.json").read_text())["meshes"]
+    assert only["mesh"] == {"data": 4, "model": 1}
+
+
+@TPU
 def test_the_command_says_how_much_of_how_much_a_refused_step_wanted(xent):
     large = ("--vocabulary=262144", "--units=4352", "--layers=1", "--heads=34", "--context=256", "--no-fused")
     outcome = xent("fits", "language_model", "--topology", "v5e:2x2", "--batch=1024", *large)
